@@ -1,0 +1,85 @@
+"""The command `dlgenome`: the group, and the one place where errors become a line and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from types import FrameType
+from typing import Any
+
+import click
+
+from dlgenome.errors import DlgenomeError, Interrupted
+from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted
+from dlgenome_cli.presets import presets
+
+
+class DlgenomeGroup(click.Group):
+    """The group of all commands; what goes wrong in any of them ends here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command; every failure ends as one line on stderr and its own exit status."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as problem:
+            if debug_wanted(ctx):
+                click.echo(_traceback(problem), err=True, nl=False)
+            message, exit_code = _verdict(problem)
+            click.echo(f"Error: {message}", err=True)
+            ctx.exit(exit_code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order they were added: the main job first."""
+        return list(self.commands)
+
+
+def _traceback(problem: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(problem))
+
+
+def _verdict(problem: BaseException) -> tuple[str, int]:
+    """What to tell the user, and the exit status."""
+    if isinstance(problem, DlgenomeError):
+        return str(problem), problem.exit_code
+    if isinstance(problem, KeyboardInterrupt):
+        return "Stopped by Ctrl-C; no finished file is incomplete.", Interrupted.exit_code
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({problem.filename})" if problem.filename else ""
+        return f"The disk is full{place}: make room and run again.", Interrupted.exit_code
+    first_line = (str(problem).splitlines() or [""])[0]
+    return (
+        f"This is a bug in dlgenome, not in your input ({type(problem).__name__}: {first_line}); "
+        "run again with --debug for the traceback, and please report it."
+    ), 1
+
+
+@click.group(cls=DlgenomeGroup, context_settings=COMMON_SETTINGS)
+@click.version_option(None, "--version", package_name="dlgenome", message="dlgenome %(version)s")
+def cli() -> None:
+    """Per-base DeepLIFT contribution scores of sequence models: checkpoint and BED in, HDF5 and bigWig out.
+
+    Nothing at hand? `dlgenome demo -o demo` runs the whole job on simulated data.
+    """
+
+
+cli.add_command(presets)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    raise Interrupted(f"Stopped by {name}; no finished file is incomplete.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # A cluster ends a job with SIGTERM: unwind as for Ctrl-C, so that open files are closed.
+    signal.signal(signal.SIGTERM, _stop)
+    cli(prog_name="dlgenome")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Options that several commands share, each as a named decorator, and what they set up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dlgenome.config import CODE_FLAGS, config_path, load_yaml
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+COMMON_SETTINGS: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "show_default": True,
+    "max_content_width": 110,
+}
+"""Context settings of every command."""
+
+
+def split_commas(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | tuple[str, ...]
+) -> tuple[str, ...]:
+    """Comma-separated words as a tuple, empty ones dropped: callback of a `type=click.UNPROCESSED` option.
+
+    A configuration file hands the tuple over ready.
+    """
+    words = value.split(",") if isinstance(value, str) else value
+    return tuple(word.strip() for word in words if word.strip())
+
+
+_DEBUG_KEY = "dlgenome_cli.debug"
+
+
+def debug_wanted(ctx: click.Context) -> bool:
+    """Whether --debug was given to the command that runs in this context."""
+    return bool(ctx.find_root().meta.get(_DEBUG_KEY, False))
+
+
+class _EchoHandler(logging.Handler):
+    """Sends log lines to stderr through click, so that they survive redirection and odd terminals."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; only warnings and errors say what they are."""
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
+        click.echo(prefix + record.getMessage(), err=True)
+
+
+def _configure_logging(level: int) -> None:
+    logger = logging.getLogger("dlgenome")
+    logger.handlers = [_EchoHandler()]
+    logger.setLevel(level)
+    logger.propagate = False
+    # Warnings of other packages (torch.export has many) are for those who debug, not for users.
+    logging.captureWarnings(True)
+    others = logging.getLogger("py.warnings")
+    others.handlers = [_EchoHandler()] if level <= logging.DEBUG else [logging.NullHandler()]
+    others.propagate = False
+
+
+def _set_verbosity(ctx: click.Context, _parameter: click.Parameter, quiet: bool) -> None:
+    verbose = bool(ctx.meta.pop("dlgenome_cli.verbose", False))
+    if quiet and verbose:
+        raise click.UsageError("Give -v or -q, not both.", ctx)
+    _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def _remember_verbose(ctx: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
+    ctx.meta["dlgenome_cli.verbose"] = verbose
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool) -> None:
+    ctx.find_root().meta[_DEBUG_KEY] = debug
+
+
+def verbosity_options(command: Command) -> Command:
+    """-v, -q and --debug; sets up logging, passes nothing on."""
+    for option in (
+        click.option(
+            "--debug",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            show_default=False,
+            callback=_remember_debug,
+            help="Print the traceback when something fails.",
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            show_default=False,
+            callback=_set_verbosity,
+            help="Print warnings and errors only.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            show_default=False,
+            callback=_remember_verbose,
+            help="Print more of what is going on.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _read_config(ctx: click.Context, _parameter: click.Parameter, name_or_file: str | None) -> None:
+    if name_or_file is None:
+        return
+    ctx.default_map = {**(ctx.default_map or {}), **load_yaml(config_path(name_or_file))}
+
+
+def config_option(command: Command) -> Command:
+    """--config NAME-or-FILE: its values become the defaults of the flags, so that a flag beats the file."""
+    return click.option(
+        "--config",
+        metavar="NAME|FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="Take settings from this YAML file or preset (see `dlgenome presets`); a flag beats it. "
+        f"{', '.join('--' + flag for flag in CODE_FLAGS)} work on the command line only.",
+    )(command)
+
+
+def model_options(command: Command) -> Command:
+    """--model-type, --architecture, --architecture-args and --trust-pickle."""
+    for option in (
+        click.option(
+            "--trust-pickle",
+            is_flag=True,
+            show_default=False,
+            help="Load a checkpoint that can run code of its own. Only for files whose maker you trust.",
+        ),
+        click.option(
+            "--architecture-args",
+            metavar="JSON|FILE",
+            help="Keyword arguments of the architecture: JSON text, or a JSON file.",
+        ),
+        click.option(
+            "--architecture",
+            metavar="NAME|PKG.MOD:FACTORY",
+            help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basset, "
+            "or a factory of your own.",
+        ),
+        click.option(
+            "--model-type",
+            metavar="TYPE",
+            default="auto",
+            help="How to read the checkpoint; auto looks at the file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def threads_option(command: Command) -> Command:
+    """--threads N."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processor threads. [default: SLURM_CPUS_PER_TASK, else OMP_NUM_THREADS, "
+        "else the processors this process may use]",
+    )(command)
