@@ -1,0 +1,23 @@
+"""The decorator of every function that numba compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """The function, compiled at its first call; releases the GIL.
+
+    The machine code is kept on disk where numba finds a folder that it may write to (beside the module,
+    else the user's cache). Where it finds none, in a read-only container say, numba refuses to decorate
+    at all; then the function is compiled anew by every process instead.
+    """
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:
+        return cast(F, numba.njit(nogil=True)(function))

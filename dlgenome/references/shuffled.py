@@ -1,0 +1,71 @@
+"""References that are shuffles of the sequence itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlgenome.errors import UsageError
+from dlgenome.references.kernels import LONGEST, shuffle_batch
+from dlgenome.types import Codes
+
+
+def sequence_digest(codes: Codes) -> int:
+    """64 bits that stand for one sequence: its BLAKE2b hash."""
+    return int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest(), "little")
+
+
+def check_shuffle_length(length: int) -> None:
+    """Raise UsageError where a sequence is too long for exact shuffles."""
+    if length > LONGEST:
+        raise UsageError(f"a sequence of {length} bases is too long to shuffle: the limit is {LONGEST} bases")
+
+
+def shuffle_sequences(codes: Codes, n_references: int, seed: int, *, dinucleotides: bool) -> Codes:
+    """Shuffles of (sequences, length) codes, shape (sequences, references, length).
+
+    Each depends on its sequence, the seed and its index alone. Raises UsageError where the sequences are
+    too long.
+    """
+    check_shuffle_length(codes.shape[1])
+    codes = np.ascontiguousarray(codes, dtype=np.uint8)
+    digests = np.array([sequence_digest(sequence) for sequence in codes], dtype=np.uint64)
+    shuffled = np.empty((codes.shape[0], n_references, codes.shape[1]), dtype=np.uint8)
+    shuffle_batch(codes, digests, np.uint64(seed), dinucleotides, shuffled)
+    return shuffled
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledReferences:
+    """Shuffles that keep the counts of the bases or, with ``dinucleotides``, of pairs of neighbours."""
+
+    name: str
+    n_references: int
+    seed: int
+    dinucleotides: bool
+
+    @property
+    def is_coded(self) -> bool:
+        """Shuffles are sequences, so they are codes."""
+        return True
+
+    @property
+    def path(self) -> Path | None:
+        """Shuffles come from no file."""
+        return None
+
+    def draw(self, codes: Codes, input_row: int) -> Codes:
+        """Shuffles of one sequence of codes, (references, length)."""
+        shuffled: Codes = self.draw_batch(codes[np.newaxis], np.array([input_row]))[0]
+        return shuffled
+
+    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64]) -> Codes:
+        """Shuffles of (sequences, length) codes, (sequences, references, length)."""
+        return shuffle_sequences(codes, self.n_references, self.seed, dinucleotides=self.dinucleotides)
+
+    def close(self) -> None:
+        """Nothing is open."""
