@@ -132,6 +132,6 @@ _KINDS: dict[str, tuple[str, Callable[[_Request], ReferenceSource]]] = {
 def _unknown_kind(spec: str, kind: str) -> str:
     nearest = [name for name in _KINDS if kind and name.startswith(kind)]
     nearest += difflib.get_close_matches(kind, _KINDS, n=1, cutoff=0.5)
-    hint = f" Did you mean {_KINDS[nearest[0]][0]}?" if nearest else ""
+    hint = f". Did you mean {_KINDS[nearest[0]][0]}?" if nearest else ""
     known = ", ".join(usage for usage, _ in _KINDS.values())
-    return f"--references {spec} is not a kind of reference; there are {known}.{hint}"
+    return f"--references {spec} is not a kind of reference; there are {known}{hint}"
