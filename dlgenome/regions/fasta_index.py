@@ -1,0 +1,207 @@
+"""Opening a FASTA file through its index, which is checked, and built without disturbing parallel jobs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import tempfile
+import zlib
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pyfaidx
+
+from dlgenome.errors import InputError
+from dlgenome.regions.files import (
+    GZIP_MAGIC,
+    UTF8_MARK,
+    refuse_binary,
+    refuse_foreign,
+    refuse_unreadable,
+)
+
+logger = logging.getLogger(__name__)
+
+READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, IndexError, KeyError, zlib.error, struct.error)
+"""What pyfaidx and Biopython raise on files that are damaged, cut or gone."""
+
+_HEAD = 1 << 13
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_TAIL = 1 << 12
+
+
+def open_indexed(path: Path) -> pyfaidx.Faidx:
+    """An open FASTA file whose index is in memory; InputError says what is wrong with the file.
+
+    A current index beside the file is used. A missing, older or contradicting one is built in a temporary
+    folder beside the file and renamed into place; where the folder may not be written it is built elsewhere
+    and forgotten.
+    """
+    is_bgzf = _check_container(path)
+    with tempfile.TemporaryDirectory(prefix="dlgenome-") as private:
+        readable = _with_expected_suffix(path, is_bgzf, Path(private))
+        ready = _open_existing(path, readable, is_bgzf)
+        if ready is not None:
+            return ready
+        logger.info("%s: building the index.", path)
+        beside = _folder_beside(path)
+        if beside is None:
+            return _build(path, readable, Path(private))
+        with beside as folder:
+            built = _build(path, readable, Path(folder))
+            _publish(path, Path(folder))
+            return built
+
+
+def _check_container(path: Path) -> bool:
+    """Whether the file is BGZF; InputError for everything that is neither that nor plain FASTA."""
+    size = refuse_unreadable(path).st_size
+    if not path.is_file():
+        raise InputError(
+            f"{path}: is a pipe or device; FASTA is read out of order, so save it to a file first."
+        )
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+        stream.seek(max(size - len(_BGZF_END), 0))
+        tail = stream.read()
+    if not head.strip():
+        raise InputError(f"{path}: there are no sequences in this file; it is empty.")
+    refuse_foreign(head, str(path))
+    if head.startswith(GZIP_MAGIC):
+        return _check_bgzf(path, head, tail)
+    if head.startswith(UTF8_MARK):
+        raise InputError(
+            f"{path}: begins with a byte order mark that no FASTA index allows; remove it with "
+            "sed -i '1s/^\\xEF\\xBB\\xBF//'."
+        )
+    refuse_binary(head, str(path), "FASTA")
+    if not head.lstrip().startswith((b">", b";")):
+        raise InputError(
+            f"{path}:1: FASTA begins with a line like '>chr1', this file does not; check the file."
+        )
+    return False
+
+
+def _check_bgzf(path: Path, head: bytes, tail: bytes) -> bool:
+    has_extra_field = len(head) > 14 and bool(head[3] & 4)
+    if not has_extra_field or head[12:14] != b"BC":
+        raise InputError(
+            f"{path}: is compressed with gzip, which cannot be read out of order; "
+            f"use gunzip, or recompress it with bgzip (gunzip -c FILE.gz | bgzip > FILE.bgz)."
+        )
+    if tail != _BGZF_END:
+        raise InputError(f"{path}: the bgzip file is cut short (its end mark is missing); copy it again.")
+    return True
+
+
+def _with_expected_suffix(path: Path, is_bgzf: bool, folder: Path) -> Path:
+    """The path, or a link to it: pyfaidx tells compression from the name, we tell it from the content."""
+    if is_bgzf == path.name.lower().endswith((".gz", ".bgz")):
+        return path
+    link = folder / ("linked.fa.gz" if is_bgzf else "linked.fa")
+    link.symlink_to(path.absolute())
+    return link
+
+
+def _index_paths(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".fai"), path.with_name(path.name + ".gzi")
+
+
+def _open_existing(path: Path, readable: Path, is_bgzf: bool) -> pyfaidx.Faidx | None:
+    """The file opened with the index beside it, or None where that is missing, older or contradicts it."""
+    fai, gzi = _index_paths(path)
+    needed = (fai, gzi) if is_bgzf else (fai,)
+    try:
+        modified = path.stat().st_mtime_ns
+        if any(index.stat().st_mtime_ns < modified for index in needed):
+            logger.info("%s: the index is older than the file.", path)
+            return None
+        opened = pyfaidx.Faidx(
+            readable, indexname=fai, gzi_indexname=gzi, as_raw=True, build_index=False, rebuild=False
+        )
+    except READ_ERRORS:
+        return None
+    if _index_matches(opened, path, is_bgzf):
+        return opened
+    opened.close()
+    logger.info("%s: the index does not belong to the file.", path)
+    return None
+
+
+def _index_matches(opened: pyfaidx.Faidx, path: Path, is_bgzf: bool) -> bool:
+    """Whether every header stands where the index says, and the file ends where the last record does."""
+    try:
+        for name, record in opened.index.items():
+            words = opened.get_long_name(name).lstrip(">\r\n").split()
+            if not words or words[0] != name or (record.rlen and not record.lenc):
+                return False
+        if not opened.index:
+            return False
+        name, last = next(reversed(opened.index.items()))
+        if is_bgzf:
+            return len(opened.fetch(name, last.rlen, last.rlen)) == 1
+        # The last line may lack its line end; after it only blank lines may follow.
+        end_of_bases = last.bend - (last.lenb - last.lenc)
+        with path.open("rb") as stream:
+            stream.seek(end_of_bases)
+            return path.stat().st_size >= end_of_bases and not stream.read(_TAIL).strip()
+    except READ_ERRORS:
+        return False
+
+
+def _folder_beside(path: Path) -> tempfile.TemporaryDirectory[str] | None:
+    """A new temporary folder in the folder of the FASTA file, or None where that must not be written.
+
+    A folder without any write bit is left alone even by root, who could write there.
+    """
+    parent = path.absolute().parent
+    try:
+        if not parent.stat().st_mode & 0o222 or not os.access(parent, os.W_OK):
+            return None
+        return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=parent)
+    except OSError:
+        return None
+
+
+def _build(path: Path, readable: Path, folder: Path) -> pyfaidx.Faidx:
+    """The file opened with an index newly built in ``folder``."""
+    fai, gzi = folder / "index.fai", folder / "index.gzi"
+    try:
+        return pyfaidx.Faidx(readable, indexname=fai, gzi_indexname=gzi, as_raw=True)
+    except pyfaidx.FastaIndexingError as error:
+        raise InputError(f"{path}: {_without_path(str(error), readable)}") from error
+    except READ_ERRORS as error:
+        repeated = _repeated_name(fai)
+        if repeated:
+            raise InputError(
+                f"{path}: two records are called {repeated!r}; give every sequence a name of its own."
+            ) from None
+        raise InputError(f"{path}: could not be indexed ({error}); check or copy the file again.") from error
+
+
+def _without_path(message: str, readable: Path) -> str:
+    remedy = "wrap every line of a record at one width, for example with seqkit seq -w 60"
+    if "Line length" in message:
+        where = message.rsplit(">", 1)[-1].rstrip(".")
+        return f"lines of different length in record {where}; {remedy}."
+    return message.replace(str(readable), "this file")
+
+
+def _repeated_name(fai: Path) -> str | None:
+    with suppress(OSError), fai.open() as lines:
+        counts = Counter(line.split("\t", 1)[0] for line in lines)
+        return next((name for name, count in counts.items() if count > 1), None)
+    return None
+
+
+def _publish(path: Path, folder: Path) -> None:
+    """Rename the new index into place; a job that cannot goes on with the one in memory."""
+    fai, gzi = _index_paths(path)
+    for made, final in ((folder / "index.gzi", gzi), (folder / "index.fai", fai)):
+        if made.exists():
+            try:
+                made.replace(final)
+            except OSError as error:
+                logger.warning("%s: the index could not be saved (%s).", final, error.strerror)
