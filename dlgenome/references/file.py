@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 
 from dlgenome.errors import InputError, UsageError
 from dlgenome.types import Codes
-
-logger = logging.getLogger(__name__)
 
 KEY = "references"
 LARGEST_NPZ = 1 << 30
