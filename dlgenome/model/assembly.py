@@ -1,0 +1,137 @@
+"""Weights into the module that they belong to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from dlgenome.errors import InputError, UsageError
+from dlgenome.model.architectures.definition import Architecture, Arguments, Tensors
+from dlgenome.model.architectures.factory import build_from_factory, is_factory
+from dlgenome.model.architectures.registry import ARCHITECTURES, find_architecture, recognise
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A module with its weights, and how it was built."""
+
+    module: nn.Module
+    architecture: str
+    arguments: Arguments
+    input_length: int | None
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def assemble(
+    path: Path,
+    tensors: Tensors,
+    architecture: str | None,
+    said_by_file: Mapping[str, object],
+    said_by_user: Mapping[str, object],
+) -> Assembled:
+    """The module of the named, or recognised, architecture with the tensors of ``path`` loaded into it.
+
+    Arguments come from the tensor shapes, then from the file, then from the user: the last one wins.
+    """
+    if architecture is not None and is_factory(architecture):
+        module = build_from_factory(architecture, said_by_user)
+        _load(path, module, tensors, architecture)
+        length = getattr(module, "input_length", None)
+        length = length if isinstance(length, int) else None
+        return Assembled(module, architecture, dict(said_by_user), length, ())
+    found = find_architecture(architecture) if architecture else recognise(tensors)
+    if found is None:
+        raise UsageError(_unknown(path, tensors))
+    return _assemble_known(path, tensors, found, said_by_file, said_by_user)
+
+
+def _assemble_known(
+    path: Path,
+    tensors: Tensors,
+    architecture: Architecture,
+    said_by_file: Mapping[str, object],
+    said_by_user: Mapping[str, object],
+) -> Assembled:
+    allowed = inspect.signature(architecture.build).parameters
+    for name in said_by_user:
+        if name not in allowed:
+            raise UsageError(
+                f"--architecture-args: {architecture.name} has no argument {name};"
+                f" it takes {', '.join(allowed)}."
+            )
+    usable = {name: value for name, value in said_by_file.items() if name in allowed}
+    arguments = _merged(_merged(architecture.infer(tensors), usable), said_by_user)
+    try:
+        module = architecture.build(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"The architecture {architecture.name} cannot be built for {path} with"
+            f" {_listed([f'{name}={value}' for name, value in arguments.items()])}: {error}."
+        ) from error
+    _load(path, module, tensors, architecture.name)
+    length = getattr(module, "input_length", None)
+    if not isinstance(length, int) or length < 1:
+        raise UsageError(
+            f"--architecture-args: input_length is {length!r}, but must be a whole number of bases."
+        )
+    notes = list(_control_notes(module))
+    if "input_length" not in arguments:
+        notes.append(
+            f"the file does not say its input length; {length} is the default of {architecture.name}"
+        )
+    return Assembled(module, architecture.name, arguments, length, architecture.outputs, tuple(notes))
+
+
+def _merged(first: Mapping[str, object], second: Mapping[str, object]) -> Arguments:
+    merged = dict(first)
+    for name, value in second.items():
+        before = merged.get(name)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        merged[name] = dict(before) | dict(value) if both else value  # type: ignore[call-overload]
+    return merged
+
+
+def _control_notes(module: nn.Module) -> list[str]:
+    counts = {count for part in module.modules() if (count := getattr(part, "n_control_tracks", 0))}
+    return [f"{count} control tracks: taken as zeros" for count in sorted(counts)]
+
+
+def _load(path: Path, module: nn.Module, tensors: Tensors, architecture: str) -> None:
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in tensors if key not in expected]
+    wrong = [
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in tensors and tensors[key].shape != tensor.shape
+    ]
+    problems = [
+        f"{title} {_listed(entries)}"
+        for title, entries in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong))
+        if entries
+    ]
+    if problems:
+        raise InputError(
+            f"The weights of {path} do not fit the architecture {architecture}: {'; '.join(problems)}."
+        )
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def _listed(entries: list[str]) -> str:
+    more = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
+    return ", ".join(entries[:_LISTED]) + more
+
+
+def _unknown(path: Path, tensors: Tensors) -> str:
+    shapes = [f"{key} {tuple(tensor.shape)}" for key, tensor in tensors.items()]
+    return (
+        f"{path} holds bare weights ({_listed(shapes)}) of an architecture that is not recognised;"
+        f" say which with --architecture: {', '.join(ARCHITECTURES)}, pkg.mod:factory or FILE.py:factory."
+    )

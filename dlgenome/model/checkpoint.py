@@ -1,0 +1,197 @@
+"""From a checkpoint file to a module that is ready to be explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dlgenome.errors import InputError, UsageError
+from dlgenome.model.architectures.definition import Arguments
+from dlgenome.model.architectures.factory import is_factory
+from dlgenome.model.assembly import Assembled, assemble
+from dlgenome.model.bpnetlite import read_bpnetlite
+from dlgenome.model.files import FileKind, file_sha256, identify
+from dlgenome.model.pickles import (
+    Recorded,
+    imported_globals,
+    read_with_code,
+    read_without_code,
+    refuse_code,
+)
+from dlgenome.model.safe_files import read_safetensors
+
+ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pickle"]
+MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
+"""What ``--model-type`` may say beside ``auto``."""
+
+_STATE_KEYS = ("state_dict", "model_state_dict", "model", "weights")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module to explain, and what its file says about it."""
+
+    module: nn.Module
+    """On the CPU, float32, in eval mode, without gradients for its parameters."""
+    architecture: str
+    """Name of a built-in architecture, the factory as given, or the class of a pickled module."""
+    arguments: Arguments
+    input_length: int | None
+    """Length the model was made for, where it is known."""
+    sha256: str
+    n_parameters: int
+    kind: ModelKind
+    outputs: tuple[str, ...]
+    """Names of the outputs in order; empty where they are not known."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a file holds: tensors, or a whole module."""
+
+    kind: ModelKind
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    module: nn.Module | None = None
+    architecture: str | None = None
+    arguments: Arguments = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_model(
+    path: Path,
+    *,
+    model_type: str = "auto",
+    architecture: str | None = None,
+    architecture_args: Mapping[str, object] | None = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """The model of a checkpoint file: module, architecture and facts.
+
+    Raises InputError for a file that cannot be read, does not fit its architecture, holds NaN or would run
+    code; UsageError for flags that do not suit the file.
+    """
+    path = Path(path)
+    if model_type != "auto" and model_type not in MODEL_KINDS:
+        raise UsageError(f"--model-type {model_type}: choose auto, {', '.join(MODEL_KINDS)}.")
+    contents = _read(path, identify(path), trust_pickle)
+    if model_type not in ("auto", contents.kind):
+        raise UsageError(f"--model-type {model_type}: {path} is of type {contents.kind}.")
+    _refuse_not_finite(path, contents)
+    assembled = _assemble(path, contents, architecture, architecture_args or {})
+    module, more_notes = _settle(assembled.module)
+    return LoadedModel(
+        module=module,
+        architecture=assembled.architecture,
+        arguments=assembled.arguments,
+        input_length=assembled.input_length,
+        sha256=file_sha256(path),
+        n_parameters=sum(parameter.numel() for parameter in module.parameters()),
+        kind=contents.kind,
+        outputs=assembled.outputs,
+        notes=(*contents.notes, *assembled.notes, *more_notes),
+    )
+
+
+def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
+    if kind == "safetensors":
+        found = read_safetensors(path)
+        return _Contents("safetensors", found.tensors, None, found.architecture, found.arguments)
+    names = imported_globals(path, kind)
+    try:
+        refuse_code(path, names)
+    except InputError:
+        if not trust_pickle:
+            raise
+        return _from_trusted(path, read_with_code(path))
+    value = read_without_code(path, names)
+    if isinstance(value, Recorded):
+        model = read_bpnetlite(path, value)
+        return _Contents("bpnet-lite", model.tensors, None, model.architecture, model.arguments)
+    return _from_mapping(path, value)
+
+
+def _from_trusted(path: Path, value: Any) -> _Contents:
+    if isinstance(value, nn.DataParallel):
+        value = value.module
+    if isinstance(value, nn.Module):
+        return _Contents("pickle", dict(value.state_dict()), value)
+    return replace(_from_mapping(path, value), kind="pickle")
+
+
+def _from_mapping(path: Path, value: Any) -> _Contents:
+    """Tensors of a state_dict, or of a dictionary with a state_dict in it, and its plain values."""
+    arguments: Arguments = {}
+    if isinstance(value, Mapping):
+        inner = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), Mapping)), None)
+        if inner is not None:
+            plain = (bool, int, float, str)
+            arguments = {str(key): item for key, item in value.items() if isinstance(item, plain)}
+            value = inner
+    if not isinstance(value, Mapping) or not value:
+        raise InputError(
+            f"{path} holds a {type(value).__name__}, not a state_dict;"
+            " save model.state_dict() with torch.save."
+        )
+    tensors = {str(key): item.detach() for key, item in value.items() if isinstance(item, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no tensors; save model.state_dict() with torch.save.")
+    others = len(value) - len(tensors)
+    notes = (f"{others} entries of the state_dict are not tensors and were left out",) if others else ()
+    return _Contents("state-dict", tensors, arguments=arguments, notes=notes)
+
+
+def _refuse_not_finite(path: Path, contents: _Contents) -> None:
+    for name, tensor in contents.tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise InputError(
+                f"{path}: tensor {name} has {bad} NaN or infinite values out of {tensor.numel()};"
+                " the training probably diverged, use another checkpoint."
+            )
+
+
+def _assemble(
+    path: Path, contents: _Contents, architecture: str | None, arguments: Mapping[str, object]
+) -> Assembled:
+    if contents.module is not None:
+        if architecture is not None or arguments:
+            raise UsageError(
+                f"{path} holds a whole module; --architecture and --architecture-args are for bare weights."
+            )
+        length = getattr(contents.module, "input_length", None)
+        name = f"{type(contents.module).__module__}.{type(contents.module).__qualname__}"
+        return Assembled(contents.module, name, {}, length if isinstance(length, int) else None, ())
+    if architecture is not None and contents.architecture not in (None, architecture):
+        raise UsageError(
+            f"--architecture {architecture}: {path} says that it is a {contents.architecture};"
+            " leave --architecture out."
+        )
+    tensors = contents.tensors
+    wanted = architecture or contents.architecture
+    if contents.kind in ("state-dict", "pickle") and not (wanted and is_factory(wanted)):
+        tensors = _without_prefix(tensors)
+    return assemble(path, tensors, wanted, contents.arguments, arguments)
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Keys as the bare module has them: DataParallel, torch.compile and Lightning put a word in front."""
+    for prefix in _WRAPPER_PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            return _without_prefix({key.removeprefix(prefix): tensor for key, tensor in tensors.items()})
+    return tensors
+
+
+def _settle(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    kinds = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
+    notes = tuple(
+        f"weights of type {str(kind).removeprefix('torch.')} are used as float32"
+        for kind in sorted(kinds - {torch.float32}, key=str)
+    )
+    return module.cpu().float().eval().requires_grad_(False), notes

@@ -1,0 +1,89 @@
+"""The facts that ``dlgenome inspect`` shows of a model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlgenome.errors import UsageError
+from dlgenome.model.checkpoint import LoadedModel
+from dlgenome.model.outputs import OutputFact, find_outputs, flatten_outputs, run_once
+from dlgenome.model.targets import suggest_targets
+
+
+@dataclass(frozen=True)
+class LayerFact:
+    """One module of the model that holds no other modules."""
+
+    path: str
+    class_name: str
+    n_parameters: int
+    output_shape: tuple[int, ...] | None
+    """Without the batch axis, of the first call; None where the module is never called itself."""
+    n_calls: int
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Layers in the order of the file, outputs, and the targets that they offer."""
+
+    input_length: int
+    layers: tuple[LayerFact, ...]
+    outputs: tuple[OutputFact, ...]
+    output_names: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def describe(loaded: LoadedModel, input_length: int | None = None) -> ModelDescription:
+    """Everything about the model that one forward pass shows; the loaded module stays untouched."""
+    length = _length(loaded, input_length)
+    outputs = find_outputs(loaded.module, length, model_length=loaded.input_length)
+    return ModelDescription(
+        input_length=length,
+        layers=tuple(layers(loaded, length)),
+        outputs=tuple(outputs),
+        output_names=loaded.outputs,
+        targets=suggest_targets(outputs),
+    )
+
+
+def layers(loaded: LoadedModel, input_length: int | None = None) -> list[LayerFact]:
+    """Path, class, parameters and output shape of every innermost module, found on a copy."""
+    length = _length(loaded, input_length)
+    module = copy.deepcopy(loaded.module)
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    innermost = {
+        name: layer for name, layer in module.named_modules() if not any(True for _ in layer.children())
+    }
+    for name, layer in innermost.items():
+        layer.register_forward_hook(_recorder(shapes.setdefault(name, [])))
+    run_once(module, length, model_length=loaded.input_length)
+    return [
+        LayerFact(
+            path=name or "(the model)",
+            class_name=type(layer).__name__,
+            n_parameters=sum(parameter.numel() for parameter in layer.parameters()),
+            output_shape=shapes[name][0] if shapes[name] else None,
+            n_calls=len(shapes[name]),
+        )
+        for name, layer in innermost.items()
+    ]
+
+
+def _recorder(shapes: list[tuple[int, ...]]) -> Any:
+    def record(_layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        first = output if isinstance(output, torch.Tensor) else flatten_outputs(output)[0]
+        shapes.append(tuple(first.shape[1:]))
+
+    return record
+
+
+def _length(loaded: LoadedModel, input_length: int | None) -> int:
+    length = input_length or loaded.input_length
+    if length is None:
+        raise UsageError(f"The input length of {loaded.architecture} is not known; give it with --window.")
+    return length

@@ -1,0 +1,96 @@
+"""What kind of file a checkpoint is, told from its bytes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from dlgenome.errors import InputError
+
+FileKind = Literal["zip", "legacy", "safetensors"]
+
+READABLE = "dlgenome reads PyTorch state_dict, safetensors and bpnet-lite .torch files"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
+
+
+def identify(path: Path) -> FileKind:
+    """Kind of the file: a zip of torch.save, one from before PyTorch 1.6, or safetensors.
+
+    Raises InputError that says what the file is where it is something else.
+    """
+    head = _head(path)
+    if head.startswith(_HDF5):
+        raise InputError(f"{path} is a Keras/HDF5 file; {READABLE}.")
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(path)
+        return "zip"
+    if head.startswith(b"\x80"):
+        return "legacy"
+    if _looks_like_safetensors(head):
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(
+            f"{path} is a Git LFS pointer, not the model itself; fetch the model with `git lfs pull`."
+        )
+    if _is_text(head):
+        raise InputError(f"{path} is a text file, not a model; {READABLE}.")
+    raise InputError(f"{path} is not a model file that dlgenome knows; {READABLE}.")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a model file; {READABLE}.")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except FileNotFoundError:
+        raise InputError(f"There is no model file {path}.") from None
+    except OSError as error:
+        raise InputError(f"The model file {path} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise InputError(f"The model file {path} is empty.")
+    return head
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        raise InputError(
+            f"The model file {path} is cut short or damaged (its zip directory is missing);"
+            " copy or download it again."
+        ) from None
+    leaves = {name.rsplit("/", 1)[-1] for name in names}
+    if "constants.pkl" in leaves:
+        raise InputError(
+            f"{path} is a TorchScript archive, whose code dlgenome does not read;"
+            " save the model's state_dict and give it with --architecture."
+        )
+    if "model.weights.h5" in leaves:
+        raise InputError(f"{path} is a Keras (.keras) file; {READABLE}.")
+    if "data.pkl" not in leaves:
+        raise InputError(f"{path} is a zip file that torch.save did not write; {READABLE}.")
+
+
+def _looks_like_safetensors(head: bytes) -> bool:
+    size = int.from_bytes(head[:8], "little")
+    return len(head) > 8 and 2 <= size <= _LARGEST_HEADER and head[8:9] == b"{"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # the cut at 4096 bytes may fall inside a character
+        text = head[:-3].decode("utf-8") if len(head) == 4096 else head.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\r\n\f\ufeff" for character in text)

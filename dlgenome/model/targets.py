@@ -1,0 +1,201 @@
+"""The number that a run explains: which output of the model, and which part of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlgenome.errors import UsageError
+from dlgenome.model.outputs import OutputFact, find_outputs, flatten_outputs
+
+TargetKind = Literal["counts", "index", "contrast"]
+FORMS = "counts, index:I, index:I,J (their sum) and contrast:I,J (I minus J)"
+
+_SPECIFICATION = re.compile(
+    r"(?:output:(?P<output>\d+)/)?(?P<kind>index|contrast):(?P<indices>\d+(?:,\d+)*)"
+    r"(?:@(?P<start>\d+)-(?P<end>\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scalar per sequence, as ``--target`` describes it."""
+
+    name: str
+    """What file names carry."""
+    text: str
+    """The description without its name and without spaces."""
+    kind: TargetKind
+    indices: tuple[int, ...] = ()
+    output: int | None = None
+    """0-based position among several outputs; None where the model has only one, and for counts."""
+    positions: tuple[int, int] | None = None
+    """0-based half-open range of the output's last axis, summed over."""
+
+
+def parse_target(text: str) -> Target:
+    """The target that ``[NAME=]T`` describes; UsageError says which forms there are.
+
+    T is ``counts`` or ``[output:K/]index:I[,J..][@A-B]`` or ``[output:K/]contrast:I,J[@A-B]``.
+    """
+    named, equals, specification = text.rpartition("=")
+    specification = re.sub(r"\s", "", specification)
+    name = named.strip() if equals else re.sub(r"[:,/@]", "-", specification)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and equals:
+        raise UsageError(f"--target {text}: a name has letters, digits, dots, dashes and underscores only.")
+    if specification == "counts":
+        return Target(name, specification, "counts")
+    match = _SPECIFICATION.fullmatch(specification)
+    if match is None:
+        raise UsageError(_explain(text, specification))
+    indices = tuple(int(index) for index in match["indices"].split(","))
+    _check_indices(text, match["kind"], indices)
+    positions = None if match["start"] is None else (int(match["start"]), int(match["end"]))
+    if positions and positions[0] >= positions[1]:
+        raise UsageError(f"--target {text}: @A-B is 0-based and half-open, so A must be less than B.")
+    return Target(
+        name=name,
+        text=specification,
+        kind="contrast" if match["kind"] == "contrast" else "index",
+        indices=indices,
+        output=None if match["output"] is None else int(match["output"]),
+        positions=positions,
+    )
+
+
+def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
+    """All targets of a run; UsageError where two would write the same files."""
+    targets = tuple(parse_target(text) for text in texts)
+    names = Counter(target.name for target in targets)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"Two targets are called {twice}; name one of them with --target NAME=T.")
+    return targets
+
+
+def _explain(text: str, specification: str) -> str:
+    if specification == "profile" or specification.startswith("profile-"):
+        return (
+            f"--target {text}: a profile score is defined in three ways (by bpnet, by chrombpnet and by"
+            " bpnet-lite) whose contributions differ;"
+            f" dlgenome computes none of them. Targets are {FORMS}."
+        )
+    return f"--target {text}: this is not a target; targets are {FORMS}."
+
+
+def _check_indices(text: str, kind: str, indices: tuple[int, ...]) -> None:
+    if kind == "contrast" and len(indices) != 2:
+        raise UsageError(f"--target {text}: a contrast takes two indices, contrast:I,J means I minus J.")
+    if len(set(indices)) < len(indices):
+        raise UsageError(f"--target {text}: the same index is named twice.")
+
+
+class TargetHead(nn.Module):
+    """The model with its outputs narrowed to the targets: (batch, 4, length) -> (batch, targets)."""
+
+    def __init__(self, model: nn.Module, targets: Sequence[Target]) -> None:
+        super().__init__()
+        self.model = model
+        self.targets = tuple(targets)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """One column per target, in the order given."""
+        outputs = flatten_outputs(self.model(sequences))
+        columns = [_select(outputs, target) for target in self.targets]
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+
+def _select(outputs: Sequence[Tensor], target: Target) -> Tensor:
+    """Column (batch, 1); slices only, so that every output keeps its batch axis."""
+    if target.kind == "counts":
+        return _as_table(outputs[1])
+    output = _as_table(outputs[target.output or 0])
+    parts = [output[:, index : index + 1] for index in target.indices]
+    if target.positions is not None:
+        start, end = target.positions
+        parts = [part[:, :, start:end].sum(dim=2) for part in parts]
+    column = parts[0]
+    for part in parts[1:]:
+        column = column - part if target.kind == "contrast" else column + part
+    return column
+
+
+def _as_table(output: Tensor) -> Tensor:
+    return output.unsqueeze(1) if output.dim() == 1 else output
+
+
+def check_targets(
+    module: nn.Module,
+    targets: Sequence[Target],
+    input_length: int,
+    *,
+    model_length: int | None = None,
+) -> list[OutputFact]:
+    """Names and shapes of the model's outputs, once every target is known to exist among them.
+
+    Runs the module on one sequence of zeros. UsageError names what the model has, or, where it does not
+    run on ``input_length`` bases, the length it was made for (``model_length``).
+    """
+    facts = find_outputs(module, input_length, model_length=model_length)
+    for target in targets:
+        _check_target(target, facts)
+    return facts
+
+
+def _check_target(target: Target, facts: Sequence[OutputFact]) -> None:
+    have = f"the model has outputs: {', '.join(fact.text for fact in facts)}"
+    if target.kind == "counts":
+        if len(facts) < 2 or facts[1].shape not in ((), (1,)):
+            raise UsageError(
+                f"--target {target.text}: counts is the second output (batch, 1) of a model that returns"
+                f" profile and counts, but {have}. Use index:I instead."
+            )
+        return
+    if target.output is None and len(facts) > 1:
+        raise UsageError(f"--target {target.text}: {have}; choose one with output:K/{target.text}.")
+    number = target.output or 0
+    if number >= len(facts):
+        raise UsageError(f"--target {target.text}: there is no output {number}; {have}.")
+    _check_axes(target, facts[number].shape or (1,), have)
+
+
+def _check_axes(target: Target, shape: tuple[int, ...], have: str) -> None:
+    highest = max(target.indices)
+    if highest >= shape[0]:
+        raise UsageError(
+            f"--target {target.text}: {have}; index {highest} is out of range 0..{shape[0] - 1}."
+        )
+    if len(shape) > 2:
+        raise UsageError(
+            f"--target {target.text}: {have}; an output with more than three axes has no target."
+        )
+    if len(shape) == 1 and target.positions:
+        raise UsageError(f"--target {target.text}: {have}; this output has no positions, leave @A-B out.")
+    if len(shape) == 2 and target.positions is None:
+        raise UsageError(
+            f"--target {target.text}: {have}; say which positions to sum over, all of them is"
+            f" {target.text}@0-{shape[1]}."
+        )
+    if target.positions and target.positions[1] > shape[1]:
+        raise UsageError(f"--target {target.text}: {have}; positions end at {shape[1]}.")
+
+
+def suggest_targets(facts: Sequence[OutputFact]) -> tuple[str, ...]:
+    """Targets that a model with these outputs offers, as ``--target`` takes them."""
+    if len(facts) == 2 and len(facts[0].shape) == 2 and facts[1].shape == (1,):
+        return ("counts",)
+    suggestions = []
+    for fact in facts:
+        prefix = f"output:{fact.index}/" if len(facts) > 1 else ""
+        suffix = f"@0-{fact.shape[1]}" if len(fact.shape) == 2 else ""
+        tasks = fact.shape[0] if fact.shape else 1
+        last = f" .. {prefix}index:{tasks - 1}{suffix}" if tasks > 1 else ""
+        if len(fact.shape) <= 2:
+            suggestions.append(f"{prefix}index:0{suffix}{last}")
+    return tuple(suggestions)
