@@ -36,7 +36,7 @@ build: $(READY)
 # --group needs pip 25.1, newer than the one that `python -m venv` brings.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) pip hatchling
+	$(PIP) pip hatchling editables
 	$(PIP) --no-build-isolation --editable . --group dev
 	touch $@
 
