@@ -1,0 +1,112 @@
+"""bigWig tracks for genome browsers, made from a finished scores file in one pass along the genome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyBigWig
+from numpy.typing import NDArray
+
+from dlgenome.errors import InputError, Interrupted, UsageError
+from dlgenome.scores import ScoresFile
+from dlgenome.types import Contig
+from dlgenome.writers.overlap import Overlap, Values, blended_runs, owned_intervals
+
+CACHED_WINDOWS = 16
+"""A window around a smaller one is needed twice, a moment apart."""
+
+
+def write_bigwig(
+    path: Path,
+    scores: ScoresFile,
+    *,
+    overlap: Overlap = "nearest",
+    crop: int | None = None,
+    contigs: tuple[Contig, ...],
+) -> None:
+    """Write one value a base: the sum over the four bases of the projected scores, as float32.
+
+    Bases in no window are absent. ``crop`` takes only the central bases of every window. Raises InputError
+    for a region outside the contigs and for scores that are not finite, before pyBigWig sees them: it would
+    crash.
+    """
+    if crop is not None and not 0 < crop <= scores.length:
+        raise UsageError(f"--crop {crop} must be from 1 to the length of a window, {scores.length}.")
+    try:
+        bigwig = pyBigWig.open(str(path), "w")
+        try:
+            bigwig.addHeader([(contig.name, contig.length) for contig in contigs])
+            for chrom, start, values in _runs(scores, overlap, crop, contigs):
+                bigwig.addEntries(chrom, start, values=values, span=1, step=1)
+        finally:
+            bigwig.close()
+    except RuntimeError as error:  # libBigWig does not say why
+        raise Interrupted(f"{path} could not be written; look whether the disk is full.") from error
+
+
+def _runs(
+    scores: ScoresFile, overlap: Overlap, crop: int | None, contigs: tuple[Contig, ...]
+) -> Iterator[tuple[str, int, Values]]:
+    """(chrom, start, values) in the order of the contigs and along each of them."""
+    centers = scores.regions["summit"]
+    starts, ends = scores.regions["start"], scores.regions["end"]
+    if crop is not None:
+        starts = np.maximum(starts, centers - crop // 2)
+        ends = np.minimum(ends, centers - crop // 2 + crop)
+    for contig, rows in _rows_by_contig(scores, contigs):
+        on_contig = np.maximum(starts[rows], 0), np.minimum(ends[rows], contig.length)
+        for start, values in _contig_runs(scores, overlap, rows, centers[rows], *on_contig):
+            yield contig.name, start, values
+
+
+def _rows_by_contig(
+    scores: ScoresFile, contigs: tuple[Contig, ...]
+) -> Iterator[tuple[Contig, NDArray[np.intp]]]:
+    """The rows of each contig that has any, in the order of the contigs; rows ascend."""
+    rank = {contig.name: position for position, contig in enumerate(contigs)}
+    names, which = np.unique(scores.regions["chrom"], return_inverse=True)
+    unknown = [str(name) for name in names if str(name) not in rank]
+    if unknown:
+        raise InputError(f"{scores.path} has regions on {unknown[0]}, which is not a sequence of the genome.")
+    ranks = np.array([rank[str(name)] for name in names], dtype=np.int64)[which]
+    order = np.argsort(ranks, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(ranks[order])) + 1):
+        if len(rows):
+            yield contigs[int(ranks[rows[0]])], rows
+
+
+def _contig_runs(
+    scores: ScoresFile,
+    overlap: Overlap,
+    rows: NDArray[np.intp],
+    centers: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> Iterator[tuple[int, Values]]:
+    window_starts = scores.regions["start"]
+
+    @lru_cache(CACHED_WINDOWS)
+    def track(row: int) -> Values:
+        values: Values = scores.projected(row).sum(axis=0, dtype=np.float32)
+        if not np.isfinite(values).all():
+            window = scores.window(row)
+            raise InputError(
+                f"{scores.path} holds scores that are not finite numbers for {window.chrom}:{window.start}-"
+                f"{window.end} (row {row}); a bigWig cannot be made from it."
+            )
+        return values
+
+    def read(row: int, start: int, end: int) -> Values:
+        offset = int(window_starts[row])
+        return track(row)[start - offset : end - offset]
+
+    if overlap == "nearest":
+        for index, start, end in owned_intervals(centers.tolist(), starts.tolist(), ends.tolist()):
+            yield start, read(int(rows[index]), start, end)
+        return
+    order = np.lexsort((rows, starts))
+    by_start = [values[order].tolist() for values in (rows, starts, ends)]
+    yield from blended_runs(*by_start, read=read, overlap=overlap)

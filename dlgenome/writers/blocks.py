@@ -1,0 +1,176 @@
+"""Finished rows as a block of bytes: what one record of the spool holds, ready to be put into an HDF5 file.
+
+A block is a list of parts: the facts about its rows (JSON, deflated), the chunks of ``/raw/seq``, then for
+each target the chunks of ``/shap/seq`` (where there is one) and of ``/projected_shap/seq``. A chunk holds
+whole regions and has been through HDF5's shuffle and deflate filters already, so that the HDF5 writer
+copies it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlgenome.errors import InputError
+from dlgenome.types import Codes, Region, ScoredWindow, Window
+
+ScoreDtype = Literal["float32", "float16"]
+
+GZIP_LEVEL = 1
+CHUNK_BYTES = 64 * 1024
+MAX_CHUNK_ROWS = 256
+"""Short sequences would otherwise wait for thousands of others before a block of them is safe on the disk."""
+
+Facts = dict[str, Any]
+"""Columns of a block: ``windows`` (a list for each field), ``qc`` (for each target a list for each value)."""
+
+_BASES = np.arange(4, dtype=np.uint8)[:, None]
+_WINDOW_FIELDS = ("chrom", "start", "end", "center")
+_QC_FIELDS = ("prediction", "reference_prediction", "contribution_sum", "mean_abs_delta", "n_references")
+
+
+def chunk_rows(length: int, item_bytes: int) -> int:
+    """Rows of (4, length) in a chunk: the power of two that comes nearest to 64 KiB."""
+    exact: float = CHUNK_BYTES / (4 * length * item_bytes)
+    return min(MAX_CHUNK_ROWS, 1 << max(0, round(math.log2(exact))))
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """What every block of a run looks like."""
+
+    length: int
+    score_dtype: ScoreDtype
+    targets: tuple[str, ...]
+    hypothetical: tuple[bool, ...]
+    """Whether each target has hypothetical contributions."""
+
+    @property
+    def sequence_chunk_rows(self) -> int:
+        """Regions in a chunk of ``/raw/seq``."""
+        return chunk_rows(self.length, 1)
+
+    @property
+    def score_chunk_rows(self) -> int:
+        """Regions in a chunk of scores."""
+        return chunk_rows(self.length, np.dtype(self.score_dtype).itemsize)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of every block but the last; a multiple of the rows of every chunk."""
+        return max(self.sequence_chunk_rows, self.score_chunk_rows)
+
+    def part_slices(self, rows: int) -> dict[tuple[str, str], slice]:
+        """(target, dataset) -> its parts in a block of ``rows`` rows; the sequence has target ``""``."""
+        score_chunks = -(-rows // self.score_chunk_rows)
+        stop = 1 + -(-rows // self.sequence_chunk_rows)
+        slices = {("", "raw"): slice(1, stop)}
+        for target, has_hypothetical in zip(self.targets, self.hypothetical, strict=True):
+            for dataset in ("shap", "projected_shap") if has_hypothetical else ("projected_shap",):
+                slices[target, dataset] = slice(stop, stop + score_chunks)
+                stop += score_chunks
+        return slices
+
+
+def layout_of(first: ScoredWindow, targets: tuple[str, ...], score_dtype: ScoreDtype) -> BlockLayout:
+    """The layout of a run, seen on its first row."""
+    return BlockLayout(
+        length=len(first.codes),
+        score_dtype=score_dtype,
+        targets=targets,
+        hypothetical=tuple(first.scores[target].hypothetical is not None for target in targets),
+    )
+
+
+def one_hot(codes: Codes) -> NDArray[np.int8]:
+    """(..., length) codes as (..., 4, length) int8; a base that is none of A, C, G, T is a zero column."""
+    return np.equal(codes[..., None, :], _BASES).astype(np.int8)
+
+
+def encode_block(layout: BlockLayout, rows: Sequence[ScoredWindow]) -> list[bytes]:
+    """The parts of a block. Raises InputError for scores that are not numbers or do not fit the dtype."""
+    sequences = one_hot(np.stack([row.codes for row in rows]))
+    chunks = _encode_chunks(sequences, layout.sequence_chunk_rows)
+    crcs: dict[str, list[int]] = {}
+    for target, has_hypothetical in zip(layout.targets, layout.hypothetical, strict=True):
+        if has_hypothetical:
+            chunks += _encode_chunks(_scores(layout, rows, target, "hypothetical"), layout.score_chunk_rows)
+        projected = _scores(layout, rows, target, "projected")
+        chunks += _encode_chunks(projected, layout.score_chunk_rows)
+        crcs[target] = [zlib.crc32(values.tobytes()) for values in projected]
+    return [zlib.compress(json.dumps(_facts(layout, rows, crcs)).encode(), GZIP_LEVEL), *chunks]
+
+
+def decode_facts(part: bytes) -> Facts:
+    """The facts that ``encode_block`` put into its first part."""
+    return cast(Facts, json.loads(zlib.decompress(part)))
+
+
+def decode_windows(facts: Facts) -> list[Window]:
+    """The windows of a block, with everything the input said about their regions."""
+    regions = zip(*facts["regions"].values(), strict=True)
+    names = tuple(facts["regions"])
+    windows = zip(*(facts["windows"][field] for field in _WINDOW_FIELDS), strict=True)
+    return [
+        Window(Region(**dict(zip(names, region, strict=True))), *window)
+        for region, window in zip(regions, windows, strict=True)
+    ]
+
+
+def _scores(
+    layout: BlockLayout, rows: Sequence[ScoredWindow], target: str, kind: Literal["hypothetical", "projected"]
+) -> NDArray[np.floating[Any]]:
+    values = np.stack([getattr(row.scores[target], kind) for row in rows]).astype("<f4", copy=False)
+    with np.errstate(over="ignore"):
+        stored = values.astype(np.dtype(layout.score_dtype).newbyteorder("<"), copy=False)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=(1, 2)))
+    if len(bad):
+        window = rows[int(bad[0])].window
+        place = f"{window.chrom}:{window.start}-{window.end}"
+        if np.isfinite(values[bad[0]]).all():
+            raise InputError(
+                f"Scores of {place} (target {target}) are too large for float16; use --score-dtype float32."
+            )
+        raise InputError(
+            f"The model gives scores that are not finite numbers for {place} (target {target}); "
+            "look for NaN or infinity in its weights, or try --precision float64."
+        )
+    return stored
+
+
+def _encode_chunks(values: NDArray[Any], rows_per_chunk: int) -> list[bytes]:
+    return [
+        _encode_chunk(values[first : first + rows_per_chunk], rows_per_chunk)
+        for first in range(0, len(values), rows_per_chunk)
+    ]
+
+
+def _encode_chunk(values: NDArray[Any], rows_per_chunk: int) -> bytes:
+    """HDF5's shuffle (all first bytes, then all second bytes, ...) and deflate; chunks are always full."""
+    missing = rows_per_chunk - len(values)
+    if missing:
+        values = np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+    by_item = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
+    return zlib.compress(by_item.T.tobytes(), GZIP_LEVEL)
+
+
+def _facts(layout: BlockLayout, rows: Sequence[ScoredWindow], crcs: dict[str, list[int]]) -> Facts:
+    regions = [asdict(row.window.region) for row in rows]
+    return {
+        "windows": {field: [getattr(row.window, field) for row in rows] for field in _WINDOW_FIELDS},
+        "regions": {field: [region[field] for region in regions] for field in regions[0]},
+        "qc": {
+            target: {
+                **{field: [getattr(row.scores[target], field) for row in rows] for field in _QC_FIELDS},
+                "crc32": crcs[target],
+            }
+            for target in layout.targets
+        },
+    }

@@ -1,0 +1,125 @@
+"""The end of a run: every final file is made inside ``PREFIX.partial``, then all get their names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dlgenome.errors import Interrupted
+from dlgenome.scores import AttributeValue, CompletenessSummary, ScoresFile, summarize_completeness
+from dlgenome.types import Contig, SkippedRegion, Window
+from dlgenome.writers.bed import write_interpreted_regions, write_skipped
+from dlgenome.writers.bigwig import write_bigwig
+from dlgenome.writers.blocks import ScoreDtype, decode_windows
+from dlgenome.writers.disk import clear_write_errors, sync
+from dlgenome.writers.hdf5 import write_scores
+from dlgenome.writers.npz import write_npz
+from dlgenome.writers.overlap import Overlap
+from dlgenome.writers.paths import OutputPaths, check_space, discard_partial
+from dlgenome.writers.run_json import write_run_json
+from dlgenome.writers.spool import Spool, SpoolReader
+
+logger = logging.getLogger(__name__)
+
+
+def finish_run(
+    paths: OutputPaths,
+    spool: Spool,
+    *,
+    contigs: tuple[Contig, ...],
+    identity: Mapping[str, AttributeValue],
+    provenance: Mapping[str, AttributeValue],
+    skipped: Iterable[SkippedRegion],
+    formats: Collection[str],
+    overlap: Overlap,
+    crop: int | None,
+    score_dtype: ScoreDtype,
+    run_facts: Mapping[str, Any],
+    target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
+) -> dict[str, CompletenessSummary]:
+    """Make every final file, name them with ``run.json`` last, and remove ``PREFIX.partial``.
+
+    Returns how well the contributions of each target add up, which also goes into ``run.json`` beside the
+    given ``run_facts``. ``target_identity`` adds attributes to the file of one target. Raises Interrupted
+    when the disk is full or fails; whatever has its final name by then is whole, and there is no
+    ``run.json``.
+    """
+    if score_dtype != spool.score_dtype:
+        raise ValueError(f"the spool was opened for {spool.score_dtype}, not {score_dtype}")
+    paths = replace(paths, formats=frozenset(formats))
+    spool.close()
+    _check_room(paths)
+    completeness: dict[str, CompletenessSummary] = {}
+    with SpoolReader(paths.spool) as reader:
+        if reader.rows != spool.rows:
+            raise Interrupted(
+                f"{paths.spool} gives back {reader.rows} of the {spool.rows} rows written to it, so the disk "
+                "cannot be trusted; run again with -o on another disk."
+            )
+        for target in paths.targets:
+            own = {**identity, **(target_identity or {}).get(target, {})}
+            completeness[target] = _write_target(
+                paths, reader, target, contigs, own, provenance, overlap=overlap, crop=crop
+            )
+        write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
+    write_skipped(paths.inside_partial(paths.skipped_tsv), skipped)
+    outputs = [path.name for path in paths.all()]
+    facts = {"completeness": completeness, "outputs": outputs, **run_facts}
+    write_run_json(paths.inside_partial(paths.run_json), facts)
+    _publish(paths)
+    return completeness
+
+
+def _check_room(paths: OutputPaths) -> None:
+    """Full disks crash h5py, so the room is checked before the HDF5 files are begun."""
+    spooled = paths.spool.stat().st_size
+    check_space(paths, spooled * (2 if "npz" in paths.formats else 1) + spooled // 2 + 2**20)
+
+
+def _write_target(
+    paths: OutputPaths,
+    reader: SpoolReader,
+    target: str,
+    contigs: tuple[Contig, ...],
+    identity: Mapping[str, AttributeValue],
+    provenance: Mapping[str, AttributeValue],
+    *,
+    overlap: Overlap,
+    crop: int | None,
+) -> CompletenessSummary:
+    """Write the files of one target; the HDF5 file is made even when only others are asked for."""
+    scores_path = paths.inside_partial(paths.scores_h5(target))
+    logger.info("writing the scores of %s", target)
+    write_scores(scores_path, reader, target, contigs, identity, provenance)
+    with ScoresFile(scores_path) as scores:
+        if "bigwig" in paths.formats:
+            bigwig_path = paths.inside_partial(paths.bigwig(target))
+            write_bigwig(bigwig_path, scores, overlap=overlap, crop=crop, contigs=contigs)
+        if "npz" in paths.formats:
+            ohe, attr = (paths.inside_partial(path) for path in paths.npz(target))
+            write_npz(ohe, attr, scores)
+        return summarize_completeness(scores.qc["delta_error"])
+
+
+def _windows(reader: SpoolReader) -> Iterator[Window]:
+    for _, facts in reader.blocks():
+        yield from decode_windows(facts)
+
+
+def _publish(paths: OutputPaths) -> None:
+    """Sync every file, then rename; an older ``run.json`` goes first, for it vouches for the older files."""
+    folder = paths.prefix.parent
+    with clear_write_errors(paths.run_json):
+        for path in paths.all():
+            sync(paths.inside_partial(path))
+        sync(paths.partial)
+        paths.run_json.unlink(missing_ok=True)
+        *others, run_json = paths.all()
+        for path in others:
+            paths.inside_partial(path).replace(path)
+        sync(folder)
+        paths.inside_partial(run_json).replace(run_json)
+        sync(folder)
+    discard_partial(paths)

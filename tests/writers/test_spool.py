@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from dlgenome.errors import InputError, Interrupted, UsageError
+from dlgenome.types import ScoredWindow
+from dlgenome.writers.blocks import BlockLayout, chunk_rows, decode_windows, encode_block
+from dlgenome.writers.paths import OutputPaths, prepare_outputs
+from dlgenome.writers.spool import Spool, SpoolReader
+
+MakeRow = Callable[..., ScoredWindow]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> OutputPaths:
+    paths = OutputPaths(tmp_path / "p", ("counts",))
+    prepare_outputs(paths, overwrite=False)
+    return paths
+
+
+def spooled(paths: OutputPaths, rows: list[ScoredWindow]) -> SpoolReader:
+    with Spool(paths) as spool:
+        spool.append(rows)
+    return SpoolReader(paths.spool)
+
+
+def test_chunks_are_powers_of_two_near_64_kibibytes() -> None:
+    assert [chunk_rows(2114, size) for size in (1, 2, 4)] == [8, 4, 2]
+    assert [chunk_rows(200, size) for size in (1, 2, 4)] == [64, 32, 16]
+    assert chunk_rows(196_608, 4) == 1
+    assert chunk_rows(4, 1) == 256
+
+
+def test_windows_and_facts_come_back_unchanged(paths: OutputPaths, make_row: MakeRow) -> None:
+    rows = [make_row(row, length=2114, targets=("counts",)) for row in range(19)]
+    with spooled(paths, rows) as reader:
+        assert reader.rows == 19
+        blocks = list(reader.blocks())
+        assert [(block.first_row, block.rows) for block, _ in blocks] == [(0, 8), (8, 8), (16, 3)]
+        assert [window for _, facts in blocks for window in decode_windows(facts)] == [
+            row.window for row in rows
+        ]
+        predictions = [value for _, facts in blocks for value in facts["qc"]["counts"]["prediction"]]
+    assert predictions == [row.scores["counts"].prediction for row in rows]
+
+
+def test_chunks_are_what_hdf5_itself_would_write(tmp_path: Path, make_row: MakeRow) -> None:
+    rows = [make_row(row, length=200, targets=("counts",)) for row in range(16)]
+    layout = BlockLayout(200, "float32", ("counts",), (True,))
+    parts = encode_block(layout, rows)
+    scores = np.stack([row.scores["counts"].projected for row in rows])
+    with h5py.File(tmp_path / "twin.h5", "w") as file:
+        dataset = file.create_dataset("x", data=scores, chunks=(16, 4, 200), compression=1, shuffle=True)
+        mask, chunk = dataset.id.read_direct_chunk((0, 0, 0))
+    ours = parts[layout.part_slices(16)["counts", "projected_shap"]]
+    assert mask == 0
+    assert [zlib.decompress(part) for part in ours] == [zlib.decompress(chunk)]
+
+
+def test_spool_cut_at_any_byte_gives_its_whole_blocks(paths: OutputPaths, make_row: MakeRow) -> None:
+    rows = [make_row(row, length=3, targets=("counts",)) for row in range(600)]
+    with spooled(paths, rows) as reader:
+        whole = reader.good_bytes
+        ends = [0] + [block.part_offsets[-1] for block, _ in reader.blocks()]
+        row_counts = [0] + [block.first_row + block.rows for block, _ in reader.blocks()]
+    data = paths.spool.read_bytes()
+    assert whole == len(data)
+    near_ends = {end + shift for end in ends for shift in (-2, -1, 0, 1, 2, 19, 20, 21, 60)}
+    cut = paths.scratch("cut")
+    for size in sorted(near_ends | set(range(0, whole, 211))):
+        if 0 <= size <= whole:
+            cut.write_bytes(data[:size])
+            with SpoolReader(cut) as reader:
+                assert reader.rows == max(n for end, n in zip(ends, row_counts, strict=True) if end <= size)
+
+
+def test_every_byte_of_a_small_spool_may_be_the_last(paths: OutputPaths, make_row: MakeRow) -> None:
+    spooled(paths, [make_row(0, length=1, targets=("counts",))]).close()
+    data = paths.spool.read_bytes()
+    cut = paths.scratch("cut")
+    for size in range(len(data)):
+        cut.write_bytes(data[:size])
+        with SpoolReader(cut) as reader:
+            assert reader.rows == 0
+            assert reader.good_bytes <= size
+
+
+def test_a_changed_byte_ends_the_spool_there(paths: OutputPaths, make_row: MakeRow) -> None:
+    rows = [make_row(row, length=3, targets=("counts",)) for row in range(600)]
+    with spooled(paths, rows) as reader:
+        first, second, _ = (block for block, _ in reader.blocks())
+    data = bytearray(paths.spool.read_bytes())
+    for position in range(first.part_offsets[-1], second.part_offsets[-1], 97):
+        damaged = bytes(data[:position]) + bytes([data[position] ^ 0x10]) + bytes(data[position + 1 :])
+        paths.spool.write_bytes(damaged)
+        with SpoolReader(paths.spool) as reader:
+            assert (reader.rows, reader.good_bytes) == (256, first.part_offsets[-1])
+
+
+def test_rows_out_of_order_or_of_another_length_are_a_bug(paths: OutputPaths, make_row: MakeRow) -> None:
+    with Spool(paths) as spool:
+        spool.append([make_row(0, length=5, targets=("counts",))])
+        with pytest.raises(ValueError, match="row 2 came where row 1 was due"):
+            spool.append([make_row(2, length=5, targets=("counts",))])
+        with pytest.raises(ValueError, match="another length"):
+            spool.append([make_row(1, length=6, targets=("counts",))])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(paths: OutputPaths, make_row: MakeRow, bad: float) -> None:
+    rows = [make_row(row, length=20_000, targets=("counts",)) for row in range(8)]
+    rows[3].scores["counts"].projected[2, 7] = bad
+    window = rows[3].window
+    spool = Spool(paths)
+
+    def append_all() -> None:
+        for row in rows:
+            spool.append([row])
+        spool.close()
+
+    with pytest.raises(InputError, match=rf"not finite numbers for {window.chrom}:{window.start}-"):
+        append_all()
+    spool.close()
+    with SpoolReader(paths.spool) as reader:
+        assert reader.rows == 3
+
+
+def test_scores_too_large_for_float16_name_the_remedy(paths: OutputPaths, make_row: MakeRow) -> None:
+    row = make_row(0, length=5, targets=("counts",))
+    row.scores["counts"].projected[0, 0] = 70_000
+    with (
+        pytest.raises(InputError, match="--score-dtype float32"),
+        Spool(paths, score_dtype="float16") as spool,
+    ):
+        spool.append([row])
+
+
+def test_npz_without_hypothetical_contributions_is_refused_early(tmp_path: Path, make_row: MakeRow) -> None:
+    paths = OutputPaths(tmp_path / "p", ("counts",), frozenset({"npz"}))
+    prepare_outputs(paths, overwrite=False)
+    with Spool(paths) as spool, pytest.raises(UsageError, match="npz"):
+        spool.append([make_row(0, length=5, targets=("counts",), hypothetical=False)])
+
+
+def test_full_disk_is_one_clear_sentence(
+    paths: OutputPaths, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = Spool(paths)
+    spool.append([make_row(0, length=5, targets=("counts",))])
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Interrupted, match=r"The disk that holds .* is full"):
+        spool.close()
+    spool.close()
+
+
+def test_finished_blocks_are_synced_after_five_seconds(
+    paths: OutputPaths, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with Spool(paths) as spool:
+        spool.append([make_row(row, length=20_000, targets=("counts",)) for row in range(4)])
+        clock[0] += 4.9
+        spool.append([])
+        clock[0] += 0.2
+        spool.append([])
+        with SpoolReader(paths.spool) as reader:
+            assert reader.rows == 4
+
+
+def test_layout_survives_in_the_file(paths: OutputPaths, make_row: MakeRow) -> None:
+    with spooled(paths, [make_row(0, length=5, targets=("counts",), hypothetical=False)]) as reader:
+        assert reader.layout == BlockLayout(5, "float32", ("counts",), (False,))
+        assert reader.known_layout.part_slices(1).keys() == {("", "raw"), ("counts", "projected_shap")}
+
+
+def test_an_empty_spool_has_no_rows(paths: OutputPaths) -> None:
+    with spooled(paths, []) as reader:
+        assert reader.rows == 0
+        with pytest.raises(ValueError, match="holds no rows"):
+            _ = reader.known_layout
+
+
+def test_names_outside_ascii_survive(paths: OutputPaths, make_row: MakeRow) -> None:
+    row = make_row(0, length=5, targets=("counts",))
+    named = replace(row, window=replace(row.window, region=replace(row.window.region, name="γ-globin")))
+    with spooled(paths, [named]) as reader:
+        [(_, facts)] = reader.blocks()
+    assert decode_windows(facts)[0].region.name == "γ-globin"
+    assert json.dumps(facts)
