@@ -1,0 +1,1 @@
+"""Regions and genomes in, windows out: the only room that opens BED and FASTA files."""

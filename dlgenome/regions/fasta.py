@@ -13,7 +13,7 @@ import numpy as np
 
 from dlgenome.encoding import N_CODE, encode
 from dlgenome.errors import InputError
-from dlgenome.regions.fasta_index import READ_ERRORS, open_indexed
+from dlgenome.regions.fasta_index import READ_ERRORS, open_indexed, read_bases
 from dlgenome.regions.table import RegionTable
 from dlgenome.types import Codes, Contig
 
@@ -125,7 +125,7 @@ class Genome:
     def _letters(self, chrom: str, start: int, end: int) -> bytes:
         changed = "the file changed, was cut or went away while it was read; put it back and run again"
         try:
-            letters = str(self._faidx.fetch(chrom, start + 1, end)).encode("latin-1", "replace")
+            letters = read_bases(self._faidx, chrom, start, end)
         except READ_ERRORS as error:
             raise InputError(
                 f"{self.path}: {chrom}:{start}-{end} cannot be read ({error}); {changed}."

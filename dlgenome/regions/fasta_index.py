@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import os
 import struct
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyfaidx
+from Bio import bgzf
 
 from dlgenome.errors import InputError
 from dlgenome.regions.files import (
@@ -123,32 +125,54 @@ def _open_existing(path: Path, readable: Path, is_bgzf: bool) -> pyfaidx.Faidx |
         )
     except READ_ERRORS:
         return None
-    if _index_matches(opened, path, is_bgzf):
+    if _index_matches(opened):
         return opened
     opened.close()
     logger.info("%s: the index does not belong to the file.", path)
     return None
 
 
-def _index_matches(opened: pyfaidx.Faidx, path: Path, is_bgzf: bool) -> bool:
-    """Whether every header stands where the index says, and the file ends where the last record does."""
+def _index_matches(opened: pyfaidx.Faidx) -> bool:
+    """Whether every header ends where its bases begin, and the file ends with the last record."""
     try:
         for name, record in opened.index.items():
-            words = opened.get_long_name(name).lstrip(">\r\n").split()
-            if not words or words[0] != name or (record.rlen and not record.lenc):
+            header = _bytes_at(opened, record.prev_bend, record.offset - record.prev_bend)
+            words = header.split()
+            one_line = header.endswith(b"\n") and b"\n" not in header.strip()
+            if not one_line or words[0] != b">" + name.encode() or (record.rlen and not record.lenc):
                 return False
         if not opened.index:
             return False
-        name, last = next(reversed(opened.index.items()))
-        if is_bgzf:
-            return len(opened.fetch(name, last.rlen, last.rlen)) == 1
+        last = next(reversed(opened.index.values()))
         # The last line may lack its line end; after it only blank lines may follow.
-        end_of_bases = last.bend - (last.lenb - last.lenc)
-        with path.open("rb") as stream:
-            stream.seek(end_of_bases)
-            return path.stat().st_size >= end_of_bases and not stream.read(_TAIL).strip()
+        tail = _bytes_at(opened, last.bend - (last.lenb - last.lenc) - 1, _TAIL)
+        return bool(tail[:1].strip()) and not tail[1:].strip()
     except READ_ERRORS:
         return False
+
+
+def read_bases(opened: pyfaidx.Faidx, name: str, start: int, end: int) -> bytes:
+    """The letters of a stretch that lies inside the record, without line ends; short when the file is cut.
+
+    The index gives the place, and the bytes are read here: pyfaidx 0.9.2 cannot fetch a stretch that begins
+    with a 64 KiB block of a bgzip file.
+    """
+    record = opened.index[name]
+    first, last = (
+        record.offset + at // record.lenc * record.lenb + at % record.lenc for at in (start, end - 1)
+    )
+    return _bytes_at(opened, first, last + 1 - first).translate(None, b"\r\n")
+
+
+def _bytes_at(opened: pyfaidx.Faidx, start: int, size: int) -> bytes:
+    """Up to ``size`` bytes of the uncompressed file from ``start``."""
+    blocks = getattr(opened, "gzi_index", None)
+    if blocks is None:
+        opened.file.seek(start)
+    else:
+        block = blocks[bisect.bisect_right(blocks, start, key=lambda block: int(block.ustart)) - 1]
+        opened.file.seek(bgzf.make_virtual_offset(block.cstart, start - block.ustart))  # type: ignore[no-untyped-call]
+    return bytes(opened.file.read(size))
 
 
 def _folder_beside(path: Path) -> tempfile.TemporaryDirectory[str] | None:

@@ -104,9 +104,9 @@ def _refuse_regions_past_the_end(
         row = int(np.argmax(past))
         region = table[row]
         raise InputError(
-            f"{table.where(row)}: the region ends at {region.end} but {region.chrom} has {contig_lengths[row]} "
-            f"bases in {genome.path} (so do {int(past.sum())} of {len(table)} regions); are the regions from "
-            "another genome build?"
+            f"{table.where(row)}: the region ends at {region.end}, but {region.chrom} has only "
+            f"{contig_lengths[row]} bases in {genome.path}, and {int(past.sum())} of {len(table)} "
+            "regions run past an end: are they from another genome build?"
         )
 
 
