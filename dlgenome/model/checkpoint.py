@@ -85,7 +85,7 @@ def load_model(
         raise UsageError(f"--model-type {model_type}: {path} is of type {contents.kind}.")
     _refuse_not_finite(path, contents)
     assembled = _assemble(path, contents, architecture, architecture_args or {})
-    module, more_notes = _settle(assembled.module)
+    module = assembled.module.cpu().float().eval().requires_grad_(False)
     return LoadedModel(
         module=module,
         architecture=assembled.architecture,
@@ -95,7 +95,7 @@ def load_model(
         n_parameters=sum(parameter.numel() for parameter in module.parameters()),
         kind=contents.kind,
         outputs=assembled.outputs,
-        notes=(*contents.notes, *assembled.notes, *more_notes),
+        notes=(*contents.notes, *assembled.notes, *_dtype_notes(contents.tensors)),
     )
 
 
@@ -105,7 +105,7 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
         return _Contents("safetensors", found.tensors, None, found.architecture, found.arguments)
     names = imported_globals(path, kind)
     try:
-        refuse_code(path, names)
+        refuse_code(path, kind, names)
     except InputError:
         if not trust_pickle:
             raise
@@ -188,10 +188,9 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _settle(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    kinds = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
-    notes = tuple(
-        f"weights of type {str(kind).removeprefix('torch.')} are used as float32"
-        for kind in sorted(kinds - {torch.float32}, key=str)
-    )
-    return module.cpu().float().eval().requires_grad_(False), notes
+def _dtype_notes(tensors: Mapping[str, Tensor]) -> list[str]:
+    kinds = {str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()}
+    return [
+        f"weights of type {kind.removeprefix('torch.')} are used as float32"
+        for kind in sorted(kinds - {"torch.float32"})
+    ]

@@ -79,13 +79,18 @@ def imported_globals(path: Path, kind: FileKind) -> tuple[str, ...]:
     return tuple(found)
 
 
-def refuse_code(path: Path, names: Iterable[str]) -> None:
-    """Raise InputError if loading a file with these globals could run code."""
+def refuse_code(path: Path, kind: FileKind, names: Iterable[str]) -> None:
+    """Raise InputError if loading a file with these globals could run code.
+
+    In files from before PyTorch 1.6 only tensors are read: they keep classes in a way that torch's safe
+    reader does not follow.
+    """
     names = list(names)
-    with_bpnetlite = any(_BPNETLITE.fullmatch(name) for name in names)
+    with_bpnetlite = kind == "zip" and any(_BPNETLITE.fullmatch(name) for name in names)
     foreign = [name for name in names if not _is_harmless(name, with_bpnetlite)]
     if not foreign:
         return
+    foreign.sort(key=lambda name: name.startswith(("torch.", "bpnetlite.")))  # strangers first
     listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
     raise InputError(
         f"{path} is a Python pickle that would import {listed} and can run any code when it is loaded,"
@@ -135,6 +140,8 @@ def _is_harmless(name: str, with_bpnetlite: bool) -> bool:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, pickle.UnpicklingError):  # torch's text advises to load it unsafely
+        reason = "PyTorch's safe reader refuses it"
     return InputError(
         f"The model file {path} is damaged, cut short or not written by torch.save ({reason});"
         " copy or save it again."
@@ -152,8 +159,10 @@ class _GlobalLister(pickle.Unpickler):
         self._found[f"{module_name}.{global_name}"] = None
         return _Inert
 
-    def persistent_load(self, _identifier: Any) -> Any:
-        return _Inert()
+    def persistent_load(self, identifier: Any) -> Any:
+        # before PyTorch 1.6 classes of modules were stored as ("module", class, file, source)
+        is_class = isinstance(identifier, tuple) and len(identifier) > 1 and identifier[0] == "module"
+        return identifier[1] if is_class else _Inert()
 
 
 class _Inert:
