@@ -51,7 +51,7 @@ def test_hostile_pickle_is_refused_without_running(
     victim, path = tmp_path / "written", tmp_path / "model.pt"
     hostile = _Hostile(victim)
     saver({"state_dict": {"weight": torch.zeros(2)}, "extra": hostile} if nested else hostile, path)
-    with pytest.raises(InputError, match=r"would import .*io\.open and can run any code"):
+    with pytest.raises(InputError, match=r"would import io\.open.* and can run any code"):
         load_model(path)
     assert not victim.exists()
 
