@@ -108,5 +108,5 @@ def _contig_runs(
             yield start, read(int(rows[index]), start, end)
         return
     order = np.lexsort((rows, starts))
-    by_start = [values[order].tolist() for values in (rows, starts, ends)]
-    yield from blended_runs(*by_start, read=read, overlap=overlap)
+    ordered, first, last = (values[order].tolist() for values in (rows, starts, ends))
+    yield from blended_runs(ordered, first, last, read, overlap)

@@ -12,14 +12,15 @@ import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlgenome.encoding import one_hot
 from dlgenome.errors import InputError
-from dlgenome.types import Codes, Region, ScoredWindow, Window
+from dlgenome.types import Region, ScoredWindow, Window
 
 ScoreDtype = Literal["float32", "float16"]
 
@@ -31,8 +32,8 @@ MAX_CHUNK_ROWS = 256
 Facts = dict[str, Any]
 """Columns of a block: ``windows`` (a list for each field), ``qc`` (for each target a list for each value)."""
 
-_BASES = np.arange(4, dtype=np.uint8)[:, None]
 _WINDOW_FIELDS = ("chrom", "start", "end", "center")
+_REGION_FIELDS = tuple(field.name for field in fields(Region))
 _QC_FIELDS = ("prediction", "reference_prediction", "contribution_sum", "mean_abs_delta", "n_references")
 
 
@@ -67,6 +68,14 @@ class BlockLayout:
         """Rows of every block but the last; a multiple of the rows of every chunk."""
         return max(self.sequence_chunk_rows, self.score_chunk_rows)
 
+    def fits(self, row: ScoredWindow) -> bool:
+        """Whether the row has this length, and hypothetical contributions for the same targets."""
+        kinds = zip(self.targets, self.hypothetical, strict=True)
+        return len(row.codes) == self.length and all(
+            (row.scores[target].hypothetical is not None) == has_hypothetical
+            for target, has_hypothetical in kinds
+        )
+
     def part_slices(self, rows: int) -> dict[tuple[str, str], slice]:
         """(target, dataset) -> its parts in a block of ``rows`` rows; the sequence has target ``""``."""
         score_chunks = -(-rows // self.score_chunk_rows)
@@ -87,11 +96,6 @@ def layout_of(first: ScoredWindow, targets: tuple[str, ...], score_dtype: ScoreD
         targets=targets,
         hypothetical=tuple(first.scores[target].hypothetical is not None for target in targets),
     )
-
-
-def one_hot(codes: Codes) -> NDArray[np.int8]:
-    """(..., length) codes as (..., 4, length) int8; a base that is none of A, C, G, T is a zero column."""
-    return np.equal(codes[..., None, :], _BASES).astype(np.int8)
 
 
 def encode_block(layout: BlockLayout, rows: Sequence[ScoredWindow]) -> list[bytes]:
@@ -162,10 +166,9 @@ def _encode_chunk(values: NDArray[Any], rows_per_chunk: int) -> bytes:
 
 
 def _facts(layout: BlockLayout, rows: Sequence[ScoredWindow], crcs: dict[str, list[int]]) -> Facts:
-    regions = [asdict(row.window.region) for row in rows]
     return {
         "windows": {field: [getattr(row.window, field) for row in rows] for field in _WINDOW_FIELDS},
-        "regions": {field: [region[field] for region in regions] for field in regions[0]},
+        "regions": {field: [getattr(row.window.region, field) for row in rows] for field in _REGION_FIELDS},
         "qc": {
             target: {
                 **{field: [getattr(row.scores[target], field) for row in rows] for field in _QC_FIELDS},

@@ -17,6 +17,7 @@ from dlgenome.writers.disk import clear_write_errors
 from dlgenome.writers.spool import SpoolReader
 
 COLUMN_CHUNK_ROWS = 4096
+GATHERED_ROWS = 256
 MAX_ATTRIBUTE_BYTES = 60_000
 """HDF5 refuses attributes of 64 KiB; a command line may be longer."""
 
@@ -114,10 +115,10 @@ def _region_columns(facts: Facts) -> dict[str, list[Any]]:
 
 
 def _gathered(spool: SpoolReader) -> Iterator[tuple[int, dict[str, list[Any]]]]:
-    """(first row, columns) in pieces of about one HDF5 chunk, so that no chunk is written many times."""
+    """(first row, columns) in pieces of more than one short block, for each write has its price."""
     first_row, gathered = 0, dict[str, list[Any]]()
     for block, facts in spool.blocks():
-        if block.first_row - first_row >= COLUMN_CHUNK_ROWS:
+        if block.first_row - first_row >= GATHERED_ROWS:
             yield first_row, gathered
             first_row, gathered = block.first_row, {}
         for column, values in _region_columns(facts).items():

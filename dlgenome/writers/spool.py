@@ -118,7 +118,7 @@ class Spool:
     def _check(self, row: ScoredWindow, layout: BlockLayout) -> None:
         if row.row != self.rows:
             raise ValueError(f"row {row.row} came where row {self.rows} was due")
-        if layout_of(row, layout.targets, layout.score_dtype) != layout:
+        if not layout.fits(row):
             raise ValueError(f"row {row.row} has another length or other scores than the rows before it")
 
     def _encode_waiting(self, layout: BlockLayout) -> None:
