@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,3 +253,17 @@ def test_factory_gets_its_arguments_and_its_neighbours(tmp_path: Path) -> None:
     )
     assert loaded.arguments == arguments
     assert isinstance(loaded.module, nn.Linear)
+
+
+def test_files_saved_on_a_gpu_load_on_the_cpu(bpnet_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "from_gpu.pt"
+    with zipfile.ZipFile(bpnet_file) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            # the pickle keeps the device of every storage as a string after its length
+            content = source.read(name).replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+            target.writestr(name, content)
+    assert path.read_bytes().count(b"cuda:0")
+    loaded = load_model(path)
+    assert {parameter.device.type for parameter in loaded.module.parameters()} == {"cpu"}
+    expected = torch.load(bpnet_file, weights_only=True)
+    assert torch.equal(loaded.module.state_dict()["iconv.weight"], expected["iconv.weight"])
