@@ -1,0 +1,141 @@
+"""Contribution scores of sequences against their references, a fixed number of pairs a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlgenome.attribution.engine import Engine, PairMultipliers
+from dlgenome.attribution.layout import StepShape, unflatten
+from dlgenome.attribution.lowering import Program
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """Scores of some sequences for one target, averaged over references, on the host."""
+
+    hypothetical: NDArray[np.floating]
+    """(sequences, bases, length)."""
+    projected: NDArray[np.floating]
+    """(sequences, bases, length): hypothetical at the base that is there, zero elsewhere."""
+    prediction: NDArray[np.float64]
+    reference_prediction: NDArray[np.float64]
+    contribution_sum: NDArray[np.float64]
+    mean_abs_delta: NDArray[np.float64]
+
+
+class DeepLift:
+    """A program ready to explain sequences of one length, ``batch_size`` sequence-reference pairs a step.
+
+    Every step has the same shape, the last one padded, so a sequence's scores are the same bits wherever in
+    the run it stands. With fewer pairs a step than references a sequence takes several steps.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        targets: int,
+        n_references: int,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.targets, self.n_references = targets, n_references
+        per_step = min(batch_size, n_references)
+        self.step = StepShape(max(1, batch_size // n_references), per_step)
+        self.engine = Engine(program, self.step)
+        self.device, self.dtype = torch.device(device), dtype
+        self._bases = torch.eye(5, 4, device=self.device, dtype=dtype)
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences that :meth:`explain` takes at once."""
+        return self.step.sequences
+
+    @torch.no_grad()
+    def explain(self, codes: NDArray[np.uint8], references: Array) -> list[Contributions]:
+        """Scores of up to :attr:`sequences_per_step` sequences, one entry a target.
+
+        ``codes`` is (sequences, length) base codes; ``references`` base codes (sequences, references, length)
+        or numbers (sequences, references, bases, length).
+        """
+        count = len(codes)
+        padded_codes, padded_references = (
+            _pad(codes, self.step.sequences),
+            _pad(references, self.step.sequences),
+        )
+        sequences = self._one_hot(padded_codes)
+        totals = [_Totals() for _ in range(self.targets)]
+        for first in range(0, self.n_references, self.step.references):
+            chunk = padded_references[:, first : first + self.step.references]
+            self._add(sequences, chunk, totals)
+        return [total.finish(sequences, count, self.n_references) for total in totals]
+
+    def _add(self, sequences: Tensor, references: Array, totals: list[_Totals]) -> None:
+        valid = references.shape[1]
+        full = _pad(references.swapaxes(0, 1), self.step.references).swapaxes(0, 1)
+        pairs = self._one_hot(full.reshape(self.step.pairs, *full.shape[2:]))
+        rows = torch.cat([sequences.transpose(1, 2), pairs.transpose(1, 2)]).transpose(1, 2)
+        result = self.engine.run(rows, self.targets)
+        for index, total in enumerate(totals):
+            total.add(result, index, pairs, self.step, valid)
+
+    def _one_hot(self, values: Array) -> Tensor:
+        """Rows of (bases, length) whose bases lie next to each other in memory."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        if tensor.dtype is torch.uint8:
+            return self._bases[tensor.int()].transpose(1, 2)
+        return tensor.to(self.dtype).transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _pad(values: Array, size: int) -> Array:
+    """Values with the first row repeated until there are ``size``."""
+    missing = size - len(values)
+    return np.concatenate([values, np.repeat(values[:1], missing, axis=0)]) if missing else values
+
+
+class _Totals:
+    """Running sums over the references of the sequences of one step."""
+
+    def __init__(self) -> None:
+        self.multiplier: Tensor | None = None
+        self.reference_share: Tensor | None = None
+        self.prediction: Tensor | None = None
+        self.reference_predictions: list[Tensor] = []
+
+    def add(self, result: PairMultipliers, target: int, pairs: Tensor, step: StepShape, valid: int) -> None:
+        """Add the pairs of one step, padding left out."""
+        multiplier = result.multipliers[target]
+        share = (multiplier * pairs).sum(1)
+        summed = unflatten(multiplier, 0, (step.sequences, step.references))[:, :valid].sum(1)
+        shared = unflatten(share, 0, (step.sequences, step.references))[:, :valid].sum(1)
+        self.multiplier = summed if self.multiplier is None else self.multiplier + summed
+        self.reference_share = shared if self.reference_share is None else self.reference_share + shared
+        if self.prediction is None:
+            self.prediction = result.predictions[:, target]
+        self.reference_predictions.append(result.reference_predictions[:, :valid, target])
+
+    def finish(self, sequences: Tensor, count: int, n_references: int) -> Contributions:
+        """Averages over references, on the host."""
+        assert self.multiplier is not None
+        assert self.reference_share is not None
+        assert self.prediction is not None
+        hypothetical = ((self.multiplier - self.reference_share.unsqueeze(1)) / n_references)[:count]
+        projected = hypothetical * sequences[:count]
+        prediction = self.prediction[:count].cpu().double()
+        references = torch.cat(self.reference_predictions, 1)[:count].cpu().double()
+        return Contributions(
+            hypothetical=hypothetical.contiguous().cpu().numpy(),
+            projected=projected.contiguous().cpu().numpy(),
+            prediction=prediction.numpy(),
+            reference_prediction=references.mean(1).numpy(),
+            contribution_sum=projected.cpu().sum((1, 2), dtype=torch.float64).numpy(),
+            mean_abs_delta=(prediction[:, None] - references).abs().mean(1).numpy(),
+        )

@@ -1,0 +1,85 @@
+"""Which device runs the model, and how many pairs it takes at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+import torch
+
+from dlgenome.attribution.lowering import Program
+from dlgenome.errors import UsageError
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+_CPU_VALUE_BYTES = 16 * 2**20
+"""Size of the largest value on the CPU: beyond this, steps gain nothing and memory grows."""
+_MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD = -3, -1
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``--device`` names; UsageError says what there is instead."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name} is not a device; choose auto, cpu, cuda, cuda:0 or mps.") from None
+    if device.type == "cuda":
+        _check_cuda(name, device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: this machine has no Apple GPU that torch can use; choose cpu.")
+    elif device.type not in ("cpu", "mps"):
+        raise UsageError(f"--device {name} is not supported; choose auto, cpu, cuda, cuda:0 or mps.")
+    return device
+
+
+def _check_cuda(name: str, device: torch.device) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise UsageError(
+            f"--device {name}: torch {torch.__version__} finds no CUDA device here; choose cpu or auto."
+        )
+    if (device.index or 0) >= count:
+        raise UsageError(f"--device {name}: there are {count} CUDA devices, numbered from 0.")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return device.type
+
+
+def automatic_batch_size(
+    program: Program, n_references: int, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Pairs a step: on the CPU values that stay near the caches, on a GPU a third of its free memory.
+
+    Depends on the model and the machine only, so that equal runs take equal steps.
+    """
+    itemsize = torch.finfo(dtype).bits // 8
+    per_row = [info.elements_per_row * itemsize for info in program.single_infos()]
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        pairs = int(free / 3 / sum(per_row))
+    else:
+        pairs = _CPU_VALUE_BYTES // max(per_row)
+    if pairs >= n_references:
+        return min(pairs, 4096) // n_references * n_references
+    steps = -(-n_references // max(pairs, 1))
+    return -(-n_references // steps)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
+
+    Every step frees and takes the same large values; without this each one is mapped and zeroed anew, which
+    costs about as much as the arithmetic. Does nothing on other systems, or where the user tuned malloc.
+    """
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MALLOPT_MMAP_THRESHOLD, 2**30)
+        mallopt(_MALLOPT_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,150 @@
+"""Runs a program: one forward pass over sequences and references, one backward pass over the pairs.
+
+DeepLIFT as reverse accumulation of multipliers (arXiv 1704.02685, section 3.2, the chain rule): each rule
+turns the multiplier of an operation's output into those of its inputs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.rules.base import Backward, fill
+
+
+@dataclass(frozen=True)
+class PairMultipliers:
+    """Result of one step."""
+
+    multipliers: list[Tensor]
+    """One (pairs, bases, length) tensor a target."""
+    predictions: Tensor
+    """(sequences, targets)."""
+    reference_predictions: Tensor
+    """(sequences, references, targets)."""
+
+
+class Engine:
+    """A program bound to one step shape; constants are evaluated once."""
+
+    def __init__(self, program: Program, step: StepShape) -> None:
+        program.require_supported()
+        self.program, self.step = program, step
+        self._forward_values = evaluate_constants(program, step.rows)
+        self._pair_values = evaluate_constants(program, step.pairs)
+        self._keep = _kept_names(program)
+        self._last_use = _last_uses(program)
+        self._pair_arguments = {
+            s.call.name: (fill(s.call.args, self._pair_values), fill(s.call.kwargs, self._pair_values))
+            for s in program.steps
+        }
+
+    @torch.no_grad()
+    def run(self, rows: Tensor, targets: int) -> PairMultipliers:
+        """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length)."""
+        values, kept = self._forward(rows)
+        output = values[self.program.output]
+        step = self.step
+        multipliers = []
+        for target in range(targets):
+            seed = output.new_zeros(step.pairs, targets)
+            seed[:, target] = 1
+            multipliers.append(self._backward(seed, kept, rows))
+        batch = BatchAxis()
+        return PairMultipliers(
+            multipliers,
+            step.sequence_part(output, batch).reshape(step.sequences, targets),
+            step.reference_part(output, batch).reshape(step.sequences, step.references, targets),
+        )
+
+    def _forward(self, rows: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+        values: dict[str, Any] = {**self._forward_values, self.program.sequences: rows}
+        kept = {self.program.sequences: rows} if self.program.sequences in self._keep else {}
+        for index, step in enumerate(self.program.steps):
+            call = step.call
+            values[call.name] = step.rule.forward(call, fill(call.args, values), fill(call.kwargs, values))
+            if call.name in self._keep:
+                kept[call.name] = values[call.name]
+            for name in self._last_use.get(index, ()):
+                del values[name]
+        return values, kept
+
+    def _backward(self, seed: Tensor, kept: dict[str, Any], rows: Tensor) -> Tensor:
+        waiting: dict[str, Any] = {self.program.output: seed}
+        for step in reversed(self.program.steps):
+            multiplier = waiting.pop(step.call.name, None)
+            if multiplier is not None:
+                self._send_back(step, multiplier, kept, waiting)
+        result = waiting.get(self.program.sequences)
+        return rows.new_zeros(self.step.pairs, *rows.shape[1:]) if result is None else result
+
+    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
+        call = step.call
+        if call.op is operator.getitem:
+            parts = waiting.setdefault(
+                call.args[0].name, [None] * _outputs(call.input_infos, self.program, call)
+            )
+            parts[call.args[1]] = _sum(parts[call.args[1]], multiplier)
+            return
+        names = {"inputs": [ref.name for ref in call.inputs], "outputs": [call.name], "nothing": []}[
+            step.rule.keeps
+        ]
+        args, kwargs = self._pair_arguments[call.name]
+        saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
+        for ref, part in zip(call.inputs, step.rule.backward(call, multiplier, saved), strict=True):
+            if part is not None:
+                waiting[ref.name] = _sum(waiting.get(ref.name), part)
+
+
+def _outputs(infos: Sequence[Any], program: Program, call: Any) -> int:
+    info = program.infos[call.args[0].name]
+    return max(len(info), call.args[1] + 1) if isinstance(info, tuple) else 1
+
+
+def _sum(first: Tensor | None, second: Tensor) -> Tensor:
+    return second if first is None else first + second
+
+
+def _kept_names(program: Program) -> set[str]:
+    names: set[str] = set()
+    for step in program.steps:
+        if step.rule.keeps == "inputs":
+            names.update(ref.name for ref in step.call.inputs)
+        elif step.rule.keeps == "outputs":
+            names.add(step.call.name)
+    return names
+
+
+def _last_uses(program: Program) -> dict[int, list[str]]:
+    """For each step the values that nothing after it reads."""
+    last: dict[str, int] = {program.sequences: 0}
+    for index, step in enumerate(program.steps):
+        last.update({ref.name: index for ref in step.call.inputs})
+        last.setdefault(step.call.name, index)
+    last.pop(program.output, None)
+    uses: dict[int, list[str]] = {}
+    for name, index in last.items():
+        uses.setdefault(index, []).append(name)
+    return uses
+
+
+def evaluate_constants(program: Program, batch_size: int) -> dict[str, Any]:
+    """Every value that does not depend on the sequence, for ``batch_size`` rows."""
+    values: dict[str, Any] = dict(program.parameters)
+    for node in program.constants:
+        meta = node.meta.get("val")
+        if isinstance(meta, torch.SymInt):
+            values[node.name] = int(meta.node.expr.subs(program.symbol, batch_size))
+            continue
+        args = torch.fx.map_arg(node.args, lambda n: values[n.name])
+        kwargs = torch.fx.map_arg(node.kwargs, lambda n: values[n.name])
+        if meta is not None:
+            values[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return values

@@ -1,0 +1,16 @@
+"""The one table from operation to rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlgenome.attribution.rules import convolution, elementwise, linear, pooling, products
+from dlgenome.attribution.rules.base import Rule
+
+RULES: dict[Any, Rule] = {
+    **linear.RULES,
+    **convolution.RULES,
+    **elementwise.RULES,
+    **products.RULES,
+    **pooling.RULES,
+}

@@ -1,0 +1,133 @@
+"""Maximum over windows: the whole output difference goes to the position that made it.
+
+Per window let i be where the sequence has its maximum and j where the reference has its own. If
+``max x >= max r`` the difference is credited to i, otherwise to j; there ``x - r`` is at least as large as
+the output difference and has its sign, so every multiplier lies in [0, 1] and windows sum to their difference
+exactly. At a tie the multiplier is 1 if i = j and 0 otherwise. The split is that of captum and tangermeme,
+but divided per window before windows are added, which keeps overlapping windows exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
+
+
+class MaxPool(Rule):
+    """Max-pooling over the last ``axes`` axes, overlapping, dilated, padded or adaptive."""
+
+    title = "rescale (max-pool)"
+    keeps = "inputs"
+
+    def __init__(self, axes: int, adaptive: bool = False) -> None:
+        self.axes, self.adaptive = axes, adaptive
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where the batch is pooled over."""
+        dims = len(call.input_infos[0].dims)
+        return "it pools across the batch" if call.input_batch(0).axis >= dims - self.axes else None
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pooled values; positions too where the operation returns them."""
+        return call.op(args[0].contiguous(), *args[1:], **kwargs)
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Multiplier scattered to the position that made each difference."""
+        m = multiplier[0] if isinstance(multiplier, list) else multiplier
+        batch, axes = call.input_batch(0), self.axes
+        value = saved.kept[0].contiguous()
+        pooled, positions = self._positions(value, saved.args, saved.kwargs)
+        flat = (value.flatten(-axes), pooled.flatten(-axes), positions.flatten(-axes))
+        spread = _scatter(flat, m.flatten(-axes), saved.step, batch)
+        return [spread.reshape(call.input_infos[0].shape(saved.step.pairs))]
+
+    def _positions(
+        self, value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        if self.adaptive:
+            pool = F.adaptive_max_pool1d if self.axes == 1 else F.adaptive_max_pool2d
+            result: tuple[Tensor, Tensor] = pool(value, args[1], return_indices=True)
+            return result
+        operation = aten.max_pool1d_with_indices if self.axes == 1 else aten.max_pool2d_with_indices
+        pooled: tuple[Tensor, Tensor] = operation(value, *args[1:], **kwargs)
+        return pooled
+
+
+class AxisMax(Rule):
+    """Maximum over one axis or several: one window as large as the axes."""
+
+    title = "rescale (maximum)"
+    keeps = "inputs"
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where the maximum is taken over the batch."""
+        axes, dims = self._axes(call), len(call.input_infos[0].dims)
+        return "it takes the maximum over the batch" if call.input_batch(0).axis in axes or not dims else None
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Multiplier scattered to the position that made the difference."""
+        m = multiplier[0] if isinstance(multiplier, list) else multiplier
+        info, axes = call.input_infos[0], self._axes(call)
+        kept = [axis for axis in range(len(info.dims)) if axis not in axes]
+        batch = call.input_batch(0)
+        moved = BatchAxis(kept.index(batch.axis), batch.outer, batch.inner)
+        value = saved.kept[0].permute(*kept, *axes).flatten(len(kept))
+        largest, position = value.max(-1, keepdim=True)
+        spread = _scatter(
+            (value, largest, position),
+            m.reshape(*_kept_shape(info.shape(saved.step.pairs), kept), 1),
+            saved.step,
+            moved,
+        )
+        shape = info.shape(saved.step.pairs)
+        spread = spread.reshape([shape[axis] for axis in (*kept, *axes)])
+        order = [*kept, *axes]
+        return [spread.permute([order.index(axis) for axis in range(len(order))])]
+
+    @staticmethod
+    def _axes(call: Call) -> list[int]:
+        dims = len(call.input_infos[0].dims)
+        axes = call.argument(1, "dim", None)
+        axes = list(range(dims)) if axes in (None, []) else axes if isinstance(axes, list) else [axes]
+        return sorted(axis % dims for axis in axes)
+
+
+def _kept_shape(shape: tuple[int, ...], kept: list[int]) -> list[int]:
+    """Sizes of the axes that a reduction keeps."""
+    return [shape[axis] for axis in kept]
+
+
+def _scatter(
+    flat: tuple[Tensor, Tensor, Tensor], multiplier: Tensor, step: StepShape, batch: BatchAxis
+) -> Tensor:
+    """Multiplier of the input from values, maxima and positions of all rows; windows lie on the last axis."""
+    value, largest, position = flat
+    x, r = step.sequence_part(value, batch), step.reference_part(value, batch)
+    top_x, top_r = step.sequence_part(largest, batch), step.reference_part(largest, batch)
+    at_x, at_r = step.sequence_part(position, batch), step.reference_part(position, batch)
+    winner = torch.where(top_x >= top_r, at_x.expand_as(at_r), at_r)
+    run = torch.gather(x.expand_as(r), -1, winner) - torch.gather(r, -1, winner)
+    rise = top_x - top_r
+    tie = rise == 0
+    share = torch.where(tie, (at_x == at_r).to(rise.dtype), rise / run.masked_fill_(tie, 1))
+    spread = torch.zeros_like(r, memory_format=torch.contiguous_format)
+    spread.scatter_add_(-1, winner, share * step.pair_part(multiplier, batch))
+    return step.flat_pairs(spread, batch)
+
+
+RULES: dict[Any, Rule] = {
+    aten.max_pool1d.default: MaxPool(1),
+    aten.max_pool1d_with_indices.default: MaxPool(1),
+    aten.max_pool2d.default: MaxPool(2),
+    aten.max_pool2d_with_indices.default: MaxPool(2),
+    aten.adaptive_max_pool1d.default: MaxPool(1, adaptive=True),
+    aten.adaptive_max_pool2d.default: MaxPool(2, adaptive=True),
+    aten.amax.default: AxisMax(),
+    aten.max.dim: AxisMax(),
+}
