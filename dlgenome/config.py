@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class RunConfig:
     skip_missing_contigs: bool = False
     targets: tuple[str, ...] = ("counts",)
     references: str = "dinucleotide-shuffle"
-    n_references: int = 20
+    n_references: int | None = None
+    """None takes 20, or as many as the references file holds."""
     seed: int = 0
     batch_size: int | Literal["auto"] = "auto"
     """Sequence-reference pairs a step."""
@@ -262,6 +264,22 @@ def config_path(name_or_file: str) -> Path:
     raise UsageError(
         f"--config {name_or_file}: there is no such file, and the presets are {', '.join(presets())}."
     )
+
+
+def architecture_arguments(text: str | None) -> dict[str, Any] | None:
+    """``--architecture-args`` as keyword arguments: JSON text, or the path of a JSON file."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--architecture-args {text}: this is neither JSON nor a file of JSON ({error}); "
+            """write it as in --architecture-args '{"n_filters": 64}'."""
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--architecture-args {text}: keyword arguments are a JSON object in braces.")
+    return value
 
 
 def settings(config: RunConfig) -> Mapping[str, Any]:

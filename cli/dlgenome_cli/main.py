@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from dlgenome.errors import DlgenomeError, Interrupted
+from dlgenome_cli.attribute import attribute
+from dlgenome_cli.inspect import inspect
 from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted
 from dlgenome_cli.presets import presets
 
@@ -66,6 +68,8 @@ def cli() -> None:
     """
 
 
+cli.add_command(attribute)
+cli.add_command(inspect)
 cli.add_command(presets)
 
 

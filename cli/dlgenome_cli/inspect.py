@@ -1,0 +1,100 @@
+"""`dlgenome inspect`: what is in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlgenome_cli.options import COMMON_SETTINGS, model_options, verbosity_options
+
+if TYPE_CHECKING:
+    from dlgenome.attribution.coverage import OperationFact
+    from dlgenome.pipeline.inspection import Inspection
+
+
+@click.command(context_settings=COMMON_SETTINGS)
+@click.argument("model", metavar="MODEL")
+@model_options
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="T",
+    help="Show the operations that this target needs. Repeatable. [default: the first that the model has]",
+)
+@click.option(
+    "--window", type=click.IntRange(min=1), metavar="BASES", help="Input length, if the file does not say."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object instead of text."
+)
+@verbosity_options
+def inspect(model: str, targets: tuple[str, ...], window: int | None, as_json: bool, **flags: Any) -> None:
+    """Show what MODEL is: architecture, layers, outputs, targets, and the rule each operation gets.
+
+    Exit status 5 when an operation has no exact rule; it is named with its module and source line.
+    """
+    from pathlib import Path
+
+    from dlgenome.config import architecture_arguments
+    from dlgenome.pipeline.inspection import inspect_model
+
+    flags["architecture_args"] = architecture_arguments(flags["architecture_args"])
+    found = inspect_model(Path(model), targets=targets, window=window, **flags)
+    click.echo(found.as_json() if as_json else "\n".join(_lines(found)))
+    if not found.supported:
+        from dlgenome.errors import UnsupportedModelError
+
+        refused = sum(not fact.exact for fact in found.operations)
+        raise UnsupportedModelError(
+            f"{refused} operation(s) of {model} have no exact rule, so it cannot be explained."
+        )
+
+
+def _lines(found: Inspection) -> list[str]:
+    model, description = found.model, found.description
+    arguments = ", ".join(f"{name}={value}" for name, value in model.arguments.items())
+    outputs = ", ".join(fact.text for fact in description.outputs)
+    return [
+        f"{found.path}: {model.architecture} ({model.kind}), {model.n_parameters:,} parameters",
+        *([f"  arguments  {arguments}"] if arguments else []),
+        f"  input      {description.input_length:,} bases",
+        f"  outputs    {outputs}"
+        + (f" = {', '.join(description.output_names)}" if description.output_names else ""),
+        f"  targets    {', '.join(description.targets)}",
+        *(f"  note       {note}" for note in found.notes),
+        "",
+        "Layers:",
+        *_table(
+            [
+                (fact.path, fact.class_name, _shape(fact.output_shape), f"{fact.n_parameters:,}")
+                for fact in description.layers
+            ]
+        ),
+        "",
+        f"Operations that {', '.join(found.targets)} needs, with their rule:",
+        *_table([_operation(fact) for fact in found.operations]),
+        "",
+        "Every operation has an exact rule."
+        if found.supported
+        else "Operations marked none cannot be explained.",
+    ]
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "not called" if shape is None else " x ".join(map(str, shape)) or "scalar"
+
+
+def _operation(fact: OperationFact) -> tuple[str, ...]:
+    name = fact.name.removesuffix(".default")
+    return name, fact.rule + (f": {fact.reason}" if fact.reason else ""), fact.module, fact.line
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

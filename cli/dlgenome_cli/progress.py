@@ -1,0 +1,74 @@
+"""Progress of long work on stderr: a bar on a terminal, a plain line every 30 seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextmanager
+def region_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that takes regions done and regions in all."""
+    if sys.stderr.isatty():
+        with _bar() as advance:
+            yield advance
+    else:
+        yield _Lines().advance
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} regions/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("scoring", total=None, rate="-")
+        begun = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - begun, 1e-9)
+            progress.update(task, completed=done, total=total, rate=f"{rate:.2f}")
+
+        yield advance
+
+
+class _Lines:
+    """A line whenever enough time has passed since the last."""
+
+    def __init__(self) -> None:
+        self._begun: float | None = None
+        self._first = 0
+        self._last = time.monotonic()
+
+    def advance(self, done: int, total: int) -> None:
+        """Print done, total, rate and remaining time, at most once per period."""
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun, self._first = now, done
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        rate = (done - self._first) / max(now - self._begun, 1e-9)
+        left = (total - done) / rate if rate > 0 else float("inf")
+        click.echo(f"{done:,} of {total:,} regions, {rate:.2f} regions/s, {_duration(left)} left", err=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,78 @@
+"""What a run writes down about itself: identity, provenance and the facts of run.json."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dlgenome import provenance
+from dlgenome.attribution.devices import device_name
+from dlgenome.config import settings
+from dlgenome.pipeline.job import Job
+from dlgenome.scores import AttributeValue
+
+
+def identity(job: Job) -> dict[str, AttributeValue]:
+    config, references = job.config, job.references
+    attributes: dict[str, AttributeValue] = {
+        "checkpoint_sha256": job.model.sha256,
+        "architecture": job.model.architecture,
+        "regions_sha256": job.table.sha256,
+        "genome_digest": job.genome.digest,
+        "window": job.plan.length,
+        "center": config.center,
+        "edge": config.edge,
+        "order": config.order,
+        "method": "deeplift",
+        "rule": "rescale",
+        "references": references.name,
+        "n_references": references.n_references,
+        "seed": config.seed,
+        "strands": "forward",
+        "precision": config.precision,
+        "score_dtype": config.score_dtype,
+        "batch_size": job.batch_size,
+    }
+    if references.path is not None:
+        attributes["references_sha256"] = provenance.file_sha256(references.path)
+    return attributes
+
+
+def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
+    config = job.config
+    return {
+        **provenance.host_facts(),
+        "command_line": provenance.command_line(),
+        "checkpoint_path": str(config.model),
+        "genome_path": str(job.genome.path),
+        "regions_path": job.table.source,
+        "device": str(job.device),
+        "device_name": device_name(job.device),
+        "threads": threads,
+        "versions": json.dumps(provenance.package_versions(), sort_keys=True),
+    }
+
+
+def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
+    scores = job.paths.scores_h5(job.targets[0].name)
+    half = min(400, job.plan.length // 2 * 2)
+    return {
+        "settings": settings(job.config),
+        "identity": identity(job),
+        "targets": {target.name: target.text for target in job.targets},
+        "versions": provenance.package_versions(),
+        "command_line": provenance.command_line(),
+        "regions": {
+            "in_file": len(job.table),
+            "left_out": job.selection.left_out,
+            "selected": len(job.selection.table),
+            "scored": len(job.plan),
+            "skipped": len(job.plan.skipped),
+            "summits_missing": job.table.summits_missing,
+        },
+        "ambiguous_bases_read_as_n": job.genome.non_acgtn_count,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
+        "peak_memory_bytes": provenance.peak_memory_bytes(),
+        "next_commands": [f"modisco motifs -i {scores} -n 20000 -w {half} -o {job.config.output}.modisco.h5"],
+    }

@@ -1,0 +1,55 @@
+"""What identifies a run, and what tells how it came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("dlgenome", "torch", "numpy", "h5py", "numba", "pyBigWig", "pyfaidx")
+
+
+def package_versions() -> dict[str, str]:
+    """Version of every package that shapes the numbers, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
+
+
+def command_line() -> str:
+    """The command of this process, quoted for a shell."""
+    program = Path(sys.argv[0]).name or "python"
+    return shlex.join([program, *sys.argv[1:]])
+
+
+def host_facts() -> dict[str, str]:
+    """Where the run happens."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "working_directory": str(Path.cwd()),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
