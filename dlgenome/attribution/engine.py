@@ -100,7 +100,7 @@ class Engine:
         saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
         for ref, part in zip(call.inputs, step.rule.backward(call, multiplier, saved), strict=True):
             if part is not None:
-                waiting[ref.name] = _sum(waiting.get(ref.name), part)
+                waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
 
 
 def _outputs(infos: Sequence[Any], program: Program, call: Any) -> int:
@@ -108,8 +108,11 @@ def _outputs(infos: Sequence[Any], program: Program, call: Any) -> int:
     return max(len(info), call.args[1] + 1) if isinstance(info, tuple) else 1
 
 
-def _sum(first: Tensor | None, second: Tensor) -> Tensor:
-    return second if first is None else first + second
+def _sum(first: Tensor | None, second: Tensor, fresh: bool = False) -> Tensor:
+    """Sum of two multipliers; written into the second where nothing else holds it."""
+    if first is None:
+        return second
+    return second.add_(first) if fresh else first + second
 
 
 def _kept_names(program: Program) -> set[str]:

@@ -135,8 +135,16 @@ def _open_inputs(
     if config.fasta is not None:
         return genome, regions_of_records(genome)
     assert config.regions is not None, "RunConfig has checked that there are regions"
-    source = stdin or sys.stdin.buffer
-    return genome, read_regions(config.regions, stdin=source, scratch=None)
+    return genome, read_regions(config.regions, stdin=stdin or _standard_input(config.regions))
+
+
+def _standard_input(regions: str) -> BinaryIO | None:
+    """Only looked at for ``-``: a job of a scheduler may have no standard input at all."""
+    if regions != "-":
+        return None
+    if sys.stdin is None:
+        raise InputError("--regions - reads standard input, which is closed; pipe the regions into it.")
+    return sys.stdin.buffer
 
 
 def window_length(config: RunConfig, model: LoadedModel, table: RegionTable) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlgenome.references.compiled import compiled
+from dlgenome.compiled import compiled
 from dlgenome.types import Codes
 
 LONGEST = 1 << 22

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlgenome.references import kernels
-from dlgenome.references.compiled import compiled
+from dlgenome.compiled import compiled
 
 MASK = 2**64 - 1
 PUBLISHED_SPLITMIX64 = [  # the first outputs for the seed 1234567

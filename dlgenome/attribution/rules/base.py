@@ -106,6 +106,9 @@ class Rule:
     keeps: ClassVar[str] = "nothing"
     """Forward values that :meth:`backward` needs: "nothing", "inputs" or "outputs"."""
 
+    fresh: ClassVar[bool] = False
+    """Whether :meth:`backward` returns dense tensors that nothing else holds, so that they may be added to."""
+
     def refusal(self, call: Call) -> str | None:
         """Why this particular call has no exact rule, or None."""
         return None

@@ -20,6 +20,7 @@ class Convolution(Rule):
     """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
 
     title = "linear (convolution)"
+    fresh = True
 
     def __init__(self, axes: int) -> None:
         self.axes = axes

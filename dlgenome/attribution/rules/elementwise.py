@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlgenome.attribution.kernels import relu_multiplier
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 
 Pair = tuple[Tensor, Tensor]
@@ -30,6 +31,7 @@ class Elementwise(Rule):
 
     title = "rescale"
     keeps = "inputs"
+    fresh = True
 
     def refusal(self, call: Call) -> str | None:
         """Refused where a parameter of the function depends on the sequence."""
@@ -52,6 +54,11 @@ class Relu(Elementwise):
     """``max(x, 0)``: slope ``max(x, r) / |x - r|`` held between 0 and 1; at x = r = 0 it is 0."""
 
     title = "rescale (piecewise linear)"
+
+    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
+        """Multiplier times the secant, in one pass over memory where the values allow it."""
+        fused = relu_multiplier(saved.kept[0], multiplier, saved.step, call.input_batch(0))
+        return super().backward(call, multiplier, saved) if fused is None else [fused]
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """On one piece the quotient leaves [0, 1], or is infinite, and the clamp restores the exact slope."""

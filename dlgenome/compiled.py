@@ -15,9 +15,10 @@ def compiled(function: F) -> F:
 
     The machine code is kept on disk where numba finds a folder that it may write to (beside the module,
     else the user's cache). Where it finds none, in a read-only container say, numba refuses to decorate
-    at all; then the function is compiled anew by every process instead.
+    at all; then the function is compiled anew by every process instead. Divisions follow numpy: a check for
+    zero in every step would keep loops from being vectorised.
     """
     try:
-        return cast(F, numba.njit(cache=True, nogil=True)(function))
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     except RuntimeError:
-        return cast(F, numba.njit(nogil=True)(function))
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
