@@ -10,6 +10,7 @@ from dlgenome.config import RunConfig
 from dlgenome_cli.options import (
     COMMON_SETTINGS,
     config_option,
+    log,
     model_options,
     split_commas,
     threads_option,
@@ -169,9 +170,15 @@ class BatchSize(click.ParamType):
     show_default=False,
     help="Check everything, estimate time, memory and disk, write nothing.",
 )
+@click.option(
+    "--list-outputs",
+    is_flag=True,
+    show_default=False,
+    help="Print the files that the run would write, and stop.",
+)
 @config_option
 @verbosity_options
-def attribute(**flags: Any) -> None:
+def attribute(list_outputs: bool, **flags: Any) -> None:
     """Score every base of many regions with DeepLIFT: HDF5 and bigWig out.
 
     \b
@@ -184,12 +191,17 @@ def attribute(**flags: Any) -> None:
     """
     config = run_config(flags)
     from dlgenome.pipeline import attribute as run  # imports torch
+    from dlgenome.pipeline import output_paths
+
+    if list_outputs:
+        click.echo("\n".join(str(path) for path in output_paths(config).all()))
+        return
     from dlgenome_cli.progress import region_progress
 
     with region_progress() as progress:
-        summary = run(config, progress, stdin=click.get_binary_stream("stdin"))
+        summary = run(config, progress)
     for line in report(summary, config):
-        click.echo(line, err=True)
+        log.info("%s", line)
 
 
 def run_config(flags: dict[str, Any]) -> RunConfig:

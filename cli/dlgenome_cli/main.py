@@ -12,7 +12,7 @@ import click
 from dlgenome.errors import DlgenomeError, Interrupted
 from dlgenome_cli.attribute import attribute
 from dlgenome_cli.inspect import inspect
-from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted
+from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted
 from dlgenome_cli.presets import presets
 
 
@@ -29,7 +29,8 @@ class DlgenomeGroup(click.Group):
             if debug_wanted(ctx):
                 click.echo(_traceback(problem), err=True, nl=False)
             message, exit_code = _verdict(problem)
-            click.echo(f"Error: {message}", err=True)
+            line = json_line("error", message) if log_json_wanted(ctx) else f"Error: {message}"
+            click.echo(line, err=True)
             ctx.exit(exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -48,7 +49,10 @@ def _verdict(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, DlgenomeError):
         return str(problem), problem.exit_code
     if isinstance(problem, KeyboardInterrupt):
-        return "Stopped by Ctrl-C; no finished file is incomplete.", Interrupted.exit_code
+        return (
+            "Stopped by Ctrl-C; no half-written file is left, run the command again.",
+            Interrupted.exit_code,
+        )
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" ({problem.filename})" if problem.filename else ""
         return f"The disk is full{place}: make room and run again.", Interrupted.exit_code
@@ -75,7 +79,7 @@ cli.add_command(presets)
 
 def _stop(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
-    raise Interrupted(f"Stopped by {name}; no finished file is incomplete.")
+    raise Interrupted(f"Stopped by {name}; no half-written file is left, run the command again.")
 
 
 def main() -> None:

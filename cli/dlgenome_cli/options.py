@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,6 +21,10 @@ COMMON_SETTINGS: dict[str, Any] = {
 """Context settings of every command."""
 
 
+log = logging.getLogger("dlgenome.command")
+"""Where a command tells how it goes; -q silences it, as it does the library's messages."""
+
+
 def split_commas(
     _ctx: click.Context, _parameter: click.Parameter, value: str | tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -34,6 +39,14 @@ def split_commas(
 _DEBUG_KEY = "dlgenome_cli.debug"
 
 
+_LOG_JSON_KEY = "dlgenome_cli.log_json"
+
+
+def log_json_wanted(ctx: click.Context) -> bool:
+    """Whether --log-json was given to the command that runs in this context."""
+    return bool(ctx.find_root().meta.get(_LOG_JSON_KEY, False))
+
+
 def debug_wanted(ctx: click.Context) -> bool:
     """Whether --debug was given to the command that runs in this context."""
     return bool(ctx.find_root().meta.get(_DEBUG_KEY, False))
@@ -42,21 +55,33 @@ def debug_wanted(ctx: click.Context) -> bool:
 class _EchoHandler(logging.Handler):
     """Sends log lines to stderr through click, so that they survive redirection and odd terminals."""
 
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self.as_json = as_json
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; only warnings and errors say what they are."""
+        if self.as_json:
+            click.echo(json_line(record.levelname.lower(), record.getMessage()), err=True)
+            return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
         click.echo(prefix + record.getMessage(), err=True)
 
 
-def _configure_logging(level: int) -> None:
+def json_line(level: str, message: str) -> str:
+    """One log line as a JSON object."""
+    return json.dumps({"level": level, "message": message})
+
+
+def _configure_logging(level: int, as_json: bool) -> None:
     logger = logging.getLogger("dlgenome")
-    logger.handlers = [_EchoHandler()]
+    logger.handlers = [_EchoHandler(as_json)]
     logger.setLevel(level)
     logger.propagate = False
     # Warnings of other packages (torch.export has many) are for those who debug, not for users.
     logging.captureWarnings(True)
     others = logging.getLogger("py.warnings")
-    others.handlers = [_EchoHandler()] if level <= logging.DEBUG else [logging.NullHandler()]
+    others.handlers = [_EchoHandler(as_json)] if level <= logging.DEBUG else [logging.NullHandler()]
     others.propagate = False
 
 
@@ -64,11 +89,16 @@ def _set_verbosity(ctx: click.Context, _parameter: click.Parameter, quiet: bool)
     verbose = bool(ctx.meta.pop("dlgenome_cli.verbose", False))
     if quiet and verbose:
         raise click.UsageError("Give -v or -q, not both.", ctx)
-    _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    _configure_logging(level, log_json_wanted(ctx))
 
 
 def _remember_verbose(ctx: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
     ctx.meta["dlgenome_cli.verbose"] = verbose
+
+
+def _remember_log_json(ctx: click.Context, _parameter: click.Parameter, log_json: bool) -> None:
+    ctx.find_root().meta[_LOG_JSON_KEY] = log_json
 
 
 def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool) -> None:
@@ -76,8 +106,17 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
 
 
 def verbosity_options(command: Command) -> Command:
-    """-v, -q and --debug; sets up logging, passes nothing on."""
+    """-v, -q, --log-json and --debug; sets up logging, passes nothing on."""
     for option in (
+        click.option(
+            "--log-json",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            show_default=False,
+            callback=_remember_log_json,
+            help="Write messages as JSON objects, one a line.",
+        ),
         click.option(
             "--debug",
             is_flag=True,

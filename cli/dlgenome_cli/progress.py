@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
+from dlgenome_cli.options import log
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
 def region_progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes regions done and regions in all."""
-    if sys.stderr.isatty():
+    """Yield a function that takes regions done and regions in all; with -q it shows nothing."""
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         with _bar() as advance:
             yield advance
     else:
@@ -63,7 +64,7 @@ class _Lines:
         self._last = now
         rate = (done - self._first) / max(now - self._begun, 1e-9)
         left = (total - done) / rate if rate > 0 else float("inf")
-        click.echo(f"{done:,} of {total:,} regions, {rate:.2f} regions/s, {_duration(left)} left", err=True)
+        log.info(f"{done:,} of {total:,} regions, {rate:.2f} regions/s, {_duration(left)} left")
 
 
 def _duration(seconds: float) -> str:

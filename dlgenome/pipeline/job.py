@@ -17,7 +17,8 @@ from dlgenome.attribution.lowering import Program, lower
 from dlgenome.config import RunConfig, architecture_arguments
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel, load_model
-from dlgenome.model.targets import Target, TargetHead, check_targets
+from dlgenome.model.targets import Target, TargetHead, check_targets, parse_targets
+from dlgenome.provenance import file_sha256
 from dlgenome.references.registry import ReferenceSource, parse_references
 from dlgenome.regions.bed import RegionTable, read_regions
 from dlgenome.regions.fasta import Genome, regions_of_records
@@ -41,6 +42,8 @@ class Job:
     model: LoadedModel
     targets: tuple[Target, ...]
     references: ReferenceSource
+    references_sha256: str | None
+    """Of the file that the references come from, as it was before the run."""
     program: Program
     device: torch.device
     batch_size: int
@@ -60,10 +63,11 @@ class Job:
 def prepare(
     config: RunConfig,
     paths: OutputPaths,
-    targets: tuple[Target, ...],
     stack: ExitStack,
     stdin: BinaryIO | None,
 ) -> Job:
+    """Every input of a run, checked; what must be closed is left to ``stack``."""
+    targets = parse_targets(config.targets)
     device = resolve_device(config.device)
     genome, table = _open_inputs(config, paths, stack, stdin)
     selection = select(
@@ -120,6 +124,7 @@ def prepare(
         model,
         targets,
         references,
+        None if references.path is None else file_sha256(references.path),
         program,
         device,
         int(batch_size),

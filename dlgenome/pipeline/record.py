@@ -33,8 +33,8 @@ def identity(job: Job) -> dict[str, AttributeValue]:
         "score_dtype": config.score_dtype,
         "batch_size": job.batch_size,
     }
-    if references.path is not None:
-        attributes["references_sha256"] = provenance.file_sha256(references.path)
+    if job.references_sha256 is not None:
+        attributes["references_sha256"] = job.references_sha256
     return attributes
 
 

@@ -18,7 +18,7 @@ from dlgenome import provenance
 from dlgenome.attribution.deeplift import Contributions, DeepLift
 from dlgenome.attribution.devices import keep_freed_memory
 from dlgenome.config import RunConfig, default_threads
-from dlgenome.errors import CompletenessError
+from dlgenome.errors import CompletenessError, DlgenomeError
 from dlgenome.model.targets import parse_targets
 from dlgenome.pipeline.job import Job, prepare
 from dlgenome.pipeline.prefetch import prefetch
@@ -51,6 +51,12 @@ class RunSummary:
     """Only of a dry run: time, memory and disk that the run would take."""
 
 
+def output_paths(config: RunConfig) -> OutputPaths:
+    """Every file that a run would write."""
+    names = tuple(target.name for target in parse_targets(config.targets))
+    return OutputPaths(config.output, names, frozenset(config.formats))
+
+
 def attribute(
     config: RunConfig, progress: Progress | None = None, *, stdin: BinaryIO | None = None
 ) -> RunSummary:
@@ -62,25 +68,33 @@ def attribute(
     threads = config.threads or default_threads()
     torch.set_num_threads(threads)
     keep_freed_memory()
-    targets = parse_targets(config.targets)
-    paths = OutputPaths(config.output, tuple(target.name for target in targets), frozenset(config.formats))
+    paths = output_paths(config)
     prepare_outputs(paths, overwrite=config.overwrite)
-    with ExitStack() as stack:
-        try:
-            job = prepare(config, paths, targets, stack, stdin)
+    try:
+        with ExitStack() as stack:
+            job = prepare(config, paths, stack, stdin)
             deep_lift = job.deep_lift()
             if config.dry_run:
                 return _dry_run(job, deep_lift)
             spool = stack.enter_context(Spool(paths, score_dtype=config.score_dtype, threads=threads))
-        except BaseException:
-            discard_partial(paths)
-            raise
-        checked = time.monotonic()
-        _score(job, deep_lift, spool, progress)
-        scored = time.monotonic()
-        summary = _finish(job, spool, {"checks": checked - started, "scoring": scored - checked}, threads)
+            checked = time.monotonic()
+            _score(job, deep_lift, spool, progress)
+            scored = time.monotonic()
+            summary = _finish(job, spool, {"checks": checked - started, "scoring": scored - checked}, threads)
+    except BaseException:
+        _clear(paths)
+        raise
     _gate(config, summary)
     return summary
+
+
+def _clear(paths: OutputPaths) -> None:
+    """Leave no PREFIX.partial behind: of a run that failed or was stopped, nothing can be used."""
+    try:
+        if paths.partial.exists():
+            discard_partial(paths)
+    except DlgenomeError as problem:  # must not hide what went wrong before
+        log.warning("%s", problem)
 
 
 def _batches(job: Job, size: int) -> Iterator[tuple[list[Window], Codes, NDArray[Any]]]:
