@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     from dlgenome.pipeline import RunSummary
 
 
-class BatchSize(click.ParamType):
-    """``auto`` or a whole number."""
-
-    name = "auto|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The word auto, or an int."""
-        if value == "auto" or isinstance(value, int):
-            return value
-        if isinstance(value, str) and value.isdecimal():
-            return int(value)
-        return self.fail(f"{value} is neither auto nor a whole number", param, ctx)
+def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int) -> str | int:
+    """The word auto, or a whole number."""
+    if value == "auto" or isinstance(value, int):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value} is neither auto nor a whole number.", ctx, parameter)
 
 
 @click.command(context_settings=COMMON_SETTINGS)
@@ -120,8 +115,10 @@ class BatchSize(click.ParamType):
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the shuffles.")
 @click.option(
     "--batch-size",
-    type=BatchSize(),
+    type=click.UNPROCESSED,
+    callback=batch_size,
     default="auto",
+    metavar="auto|N",
     help="Sequence-reference pairs a step; auto suits the model and the device.",
 )
 @click.option("--device", default="auto", metavar="auto|cpu|cuda|cuda:0|mps", help="Where the model runs.")
