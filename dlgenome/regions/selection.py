@@ -58,16 +58,21 @@ def select(
     }
     if not len(chosen):
         raise InputError(
-            f"{table.source}: none of {len(table)} regions is left ({left_out['chroms']} not on --chroms, "
-            f"{left_out['exclude']} in --exclude); the file has {_listed(table.chrom_names)}."
+            f"{table.source}: none of {len(table)} regions is left ({left_out['chroms']} not on "
+            f"--chroms{' ' if chroms else ''}{','.join(chroms)}, {left_out['exclude']} in --exclude); "
+            f"the file has {_listed(table.chrom_names)}."
         )
+    _warn_of_unused(table, chroms)
     return Selection(table.take(chosen), left_out)
 
 
+def _warn_of_unused(table: RegionTable, chroms: Sequence[str]) -> None:
+    unused = [name for name in chroms if name not in table.chrom_names]
+    if unused:
+        logger.warning("%s: no region is on %s.", table.source, _listed(unused))
+
+
 def _is_on(table: RegionTable, chroms: Sequence[str]) -> NDArray[np.bool_]:
-    unknown = [name for name in chroms if name not in table.chrom_names]
-    if unknown:
-        logger.warning("%s: no region is on %s.", table.source, _listed(unknown))
     wanted = [name in set(chroms) for name in table.chrom_names]
     return np.array(wanted, dtype=bool)[table.chrom_codes]
 

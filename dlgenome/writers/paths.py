@@ -136,8 +136,9 @@ def _check_folder(paths: OutputPaths) -> None:
     if paths.prefix.is_dir() or paths.prefix.name in ("", ".."):
         raise UsageError(f"-o {paths.prefix} is a folder; add how file names begin, as in -o DIR/run1.")
     if not folder.is_dir():
-        problem = "is not a folder" if _exists(folder) else "does not exist; create it first"
-        raise UsageError(f"-o {paths.prefix}: the folder {folder} {problem}.")
+        if _exists(folder):
+            raise UsageError(f"-o {paths.prefix}: {folder} is a file, not a folder; choose another -o.")
+        raise UsageError(f"-o {paths.prefix}: the folder {folder} does not exist; create it first.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"-o {paths.prefix}: the folder {folder} may not be written to.")
 
@@ -155,6 +156,8 @@ def _create_partial(paths: OutputPaths) -> None:
             f"{paths.partial} was created a moment ago by another run; give each run its own -o."
         ) from error
     except OSError as error:
+        if paths.partial.is_dir() and (paths.partial / MARKER).is_file():
+            discard_partial(paths)
         raise UsageError(f"Cannot write to {paths.partial}: {error.strerror}. Choose another -o.") from error
 
 

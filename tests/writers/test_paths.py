@@ -69,7 +69,7 @@ def test_missing_parent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist; create it first"):
         prepare_outputs(outputs(tmp_path / "nowhere" / "p"), overwrite=False)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is not a folder"):
+    with pytest.raises(UsageError, match="is a file, not a folder"):
         prepare_outputs(outputs(tmp_path / "file" / "p"), overwrite=False)
 
 
