@@ -59,7 +59,7 @@ class AlongAxes(Linear):
         axes = call.argument(self.position, self.keyword, 0)
         dims = len(call.input_infos[0].dims)
         axes = axes if isinstance(axes, (list, tuple)) else [axes]
-        if not axes or any(same_axis(axis, call.input_batch(0).axis, dims) for axis in axes):
+        if not axes or None in axes or any(same_axis(axis, call.input_batch(0).axis, dims) for axis in axes):
             return "it works across the batch, so the rows of a batch are not independent"
         return None
 

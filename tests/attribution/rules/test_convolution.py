@@ -1,0 +1,119 @@
+"""Convolution rules against loops over output positions."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dlgenome.attribution.layout import BatchAxis, ValueInfo
+from dlgenome.attribution.rules import convolution
+from dlgenome.attribution.rules.base import Call, Ref, Source, aten
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution: sizes of the input, kernel and groups, and its geometry axis by axis."""
+
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    groups: int = 1
+    bias: bool = True
+
+    @property
+    def op(self) -> Any:
+        named = isinstance(self.padding, str)
+        if len(self.size) == 1:
+            return aten.conv1d.padding if named else aten.conv1d.default
+        return aten.conv2d.padding if named else aten.conv2d.default
+
+
+CASES = [
+    Case((9,), (3,), (1,), (0,), (1,)),
+    Case((9,), (3,), (1,), (1,), (1,), bias=False),
+    Case((9,), (4,), (1,), (2,), (1,)),
+    Case((9,), (1,), (1,), (0,), (1,)),
+    Case((12,), (3,), (1,), (4,), (4,)),
+    Case((6,), (3,), (1,), (8,), (4,)),
+    Case((6,), (2,), (1,), (3,), (1,)),
+    Case((6,), (3,), (1,), (5,), (2,), groups=2),
+    Case((10,), (3,), (2,), (1,), (1,)),
+    Case((11,), (3,), (3,), (0,), (1,)),
+    Case((11,), (2,), (3,), (3,), (2,)),
+    Case((11,), (3,), (2,), (2,), (2,), groups=2),
+    Case((8,), (3,), (1,), (1,), (1,), groups=4),
+    Case((3,), (9,), (1,), (5,), (1,)),
+    Case((9,), (3,), (1,), "same", (1,)),
+    Case((9,), (4,), (1,), "same", (1,)),
+    Case((9,), (2,), (1,), "same", (3,), groups=2),
+    Case((9,), (4,), (1,), "same", (3,), bias=False),
+    Case((9,), (4,), (2,), "valid", (1,)),
+    Case((9,), (1,), (1,), "same", (1,)),
+    Case((5, 6), (3, 2), (1, 1), (1, 0), (1, 1)),
+    Case((5, 6), (2, 3), (2, 1), (0, 2), (1, 2), groups=2),
+    Case((5, 6), (2, 2), (1, 1), (3, 0), (1, 1)),
+    Case((4, 5), (4, 3), (1, 1), "same", (1, 1)),
+    Case((4, 5), (2, 3), (1, 1), "same", (2, 1), groups=4, bias=False),
+    Case((5, 5), (2, 3), (2, 1), "valid", (1, 2)),
+]
+
+
+def convolve(value: Any, weight: Any, bias: Any, case: Case) -> Any:
+    """Convolution as a sum over channels and kernel positions for every output number."""
+    axes, reach = len(case.size), [d * (k - 1) for d, k in zip(case.dilation, case.kernel, strict=True)]
+    if case.padding == "same":
+        sides = [(r // 2, r - r // 2) for r in reach]
+    else:
+        sides = [(0, 0)] * axes if isinstance(case.padding, str) else [(p, p) for p in case.padding]
+    padded = np.pad(value, [(0, 0), (0, 0), *sides])
+    sizes = [(padded.shape[2 + a] - reach[a] - 1) // case.stride[a] + 1 for a in range(axes)]
+    out = np.zeros((value.shape[0], len(weight), *sizes))
+    outputs_per_group, inputs_per_group = len(weight) // case.groups, weight.shape[1]
+    for channel, *place in np.ndindex(out.shape[1:]):
+        start = channel // outputs_per_group * inputs_per_group
+        sources = range(start, start + inputs_per_group)
+        for offset in itertools.product(*map(range, case.kernel)):
+            at = [p * s + o * d for p, s, o, d in zip(place, case.stride, offset, case.dilation, strict=True)]
+            out[:, channel, *place] += padded[:, sources, *at] @ weight[channel, :, *offset]
+        out[:, channel, *place] += 0 if bias is None else bias[channel]
+    return out
+
+
+@pytest.mark.parametrize("operation", list(convolution.RULES), ids=str)
+def test_every_convolution_has_a_case(operation: Any) -> None:
+    assert operation in {case.op for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_convolution_rule_equals_the_transposed_matrix(case: Case, bench: Any) -> None:
+    generator = np.random.default_rng(4)
+    weight = generator.normal(size=(4, 4 // case.groups, *case.kernel))
+    bias = generator.normal(size=4) if case.bias else None
+    tensors = [None if w is None else torch.from_numpy(w) for w in (weight, bias)]
+    padding = case.padding if isinstance(case.padding, str) else list(case.padding)
+    rest = (*tensors, list(case.stride), padding, list(case.dilation), case.groups)
+    run = bench.run(case.op, [bench.draw(1, 4, *case.size)], lambda refs, rows: (refs[0], *rest))
+    bench.check_linear(run, lambda value: convolve(value, weight, bias, case))
+
+
+@pytest.mark.parametrize("operation", [aten.conv1d.default, aten.conv1d.padding], ids=str)
+def test_convolution_with_arguments_left_out_uses_the_defaults(operation: Any, bench: Any) -> None:
+    weight = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 3, 4)))
+    case = Case((7,), (4,), (1,), (0,), (1,))
+    run = bench.run(operation, [bench.draw(1, 3, 7)], lambda refs, rows: (refs[0], weight))
+    bench.check_linear(run, lambda value: convolve(value, weight.numpy(), None, case))
+
+
+@pytest.mark.parametrize("operation", list(convolution.RULES), ids=str)
+def test_weights_that_depend_on_the_sequence_are_refused(operation: Any) -> None:
+    value, weight = Ref("x"), Ref("w")
+    infos = (ValueInfo((1, 4, 9), BatchAxis()), ValueInfo((1, 4, 3), BatchAxis()))
+    call = Call("y", operation, (value, weight), {}, (value, weight), infos, infos[0], Source("", ""))
+    assert convolution.RULES[operation].refusal(call) == "its weights depend on the sequence"
