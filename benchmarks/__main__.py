@@ -1,0 +1,170 @@
+"""`python -m benchmarks`: the figures of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dlgenome.config import default_threads
+
+MEBIBYTE = 2**20
+CASE_NAMES = ("bpnet-64", "chrombpnet-512", "basset", "tiny")
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+threads_option: Option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Processor threads of every program. [default: all]"
+)
+file_option = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(invoke_without_command=True, context_settings={"show_default": True})
+@click.option("--case", "cases", type=click.Choice(CASE_NAMES), multiple=True, default=("bpnet-64",))
+@click.option("--quick", is_flag=True, show_default=False, help="Try it out: two turns on a tiny network.")
+@click.option(
+    "--peer",
+    type=click.Choice(["tangermeme", "dlgenome"]),
+    default="tangermeme",
+    help="The other program; dlgenome against itself shows how far a ratio of 1 spreads here.",
+)
+@click.option("--no-peer", is_flag=True, show_default=False, help="Time dlgenome alone.")
+@click.option(
+    "--peer-python",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="DLGENOME_PEER_PYTHON",
+    show_envvar=True,
+    help="Interpreter that has the other program. [default: .venv-peers, made when missing]",
+)
+@click.option("--peer-batch-size", type=click.IntRange(min=1), help="[default: as it comes]")
+@click.option(
+    "--peer-allocator",
+    type=click.Choice(["as-it-comes", "keeps-memory"]),
+    default="as-it-comes",
+    help="keeps-memory: glibc is told not to give freed memory back, as dlgenome tells it by itself.",
+)
+@click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32")
+@click.option("--pairs", type=click.IntRange(min=1), default=7, help="Turns of each program.")
+@click.option("--sequences", type=click.IntRange(min=1), help="Sequences a turn. [default: that of the case]")
+@threads_option
+@click.option("--json", "json_file", type=file_option, help="Write every turn to this file.")
+@click.option("--plot", "plot_file", type=file_option, help="Draw the medians into this PNG.")
+@click.pass_context
+def main(context: click.Context, /, **options: Any) -> None:
+    """Time dlgenome and another program in turns, on the same weights, sequences and references.
+
+    Both run in processes of their own, only one at a time. Without a command this is what runs.
+    """
+    if context.invoked_subcommand is None:
+        speed(**options)
+
+
+def speed(
+    *,
+    cases: tuple[str, ...],
+    quick: bool,
+    peer: str,
+    no_peer: bool,
+    peer_python: Path | None,
+    peer_batch_size: int | None,
+    peer_allocator: str,
+    precision: str,
+    pairs: int,
+    sequences: int | None,
+    threads: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Measure, print and write what was asked for."""
+    from benchmarks import machine, report
+    from benchmarks.compare import OURS, Plan, compare
+
+    contenders = [OURS]
+    if not no_peer:
+        contenders.append(_contender(peer, peer_python, peer_batch_size, peer_allocator))
+    plan = Plan(precision, threads or default_threads(), 2 if quick else pairs, sequences)
+    facts = machine.facts(plan.threads)
+    comparisons = []
+    for case in ("tiny",) if quick else cases:
+        comparisons.append(compare(case, contenders, plan))
+        click.echo(report.comparison_text(comparisons[-1]) + "\n")
+    click.echo(report.facts_text(facts))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(report.as_json(facts, comparisons))
+    if plot_file is not None:
+        plot_file.parent.mkdir(parents=True, exist_ok=True)
+        report.plot(plot_file, facts, comparisons)
+
+
+def _contender(peer: str, python: Path | None, batch_size: int | None, allocator: str) -> Any:
+    from benchmarks.compare import OURS, Contender
+    from benchmarks.processes import KEEPS_FREED_MEMORY, peer_python
+
+    tuned = allocator == "keeps-memory"
+    setup = "as it comes" if batch_size is None else f"batch size {batch_size}"
+    return Contender(
+        peer,
+        setup + (", freed memory kept" if tuned else ""),
+        OURS.python if peer == "dlgenome" else peer_python(python),
+        batch_size,
+        tuple(KEEPS_FREED_MEMORY.items()) if tuned else (),
+    )
+
+
+@main.command("end-to-end")
+@click.option("--regions", type=click.IntRange(min=1), default=200, help="Simulated regions of 2114 bases.")
+@click.option("--n-filters", type=click.IntRange(min=1), default=64, help="Of the BPNet.")
+@click.option("--n-layers", type=click.IntRange(min=1), default=8, help="Dilated layers of the BPNet.")
+@click.option("--n-references", type=click.IntRange(min=1), default=20)
+@threads_option
+def end_to_end(regions: int, n_filters: int, n_layers: int, n_references: int, threads: int | None) -> None:
+    """Time `dlgenome attribute` from its start to its end, and what the time goes to."""
+    from benchmarks import command, machine, report
+
+    threads = threads or default_threads()
+    flags = ("--n-references", str(n_references))
+    facts = machine.facts(threads)
+    done = command.end_to_end(regions, n_filters, n_layers, flags, threads)
+    rest = done.seconds - sum(done.parts.values())
+    parts = {**done.parts, "start-up and the rest": rest, "in all": done.seconds}
+    rows = [(name, f"{took:.2f}", f"{took / done.seconds:.0%}") for name, took in parts.items()]
+    click.echo(
+        f"{regions} regions, BPNet with {n_filters} filters and {n_layers} dilated layers, "
+        f"{n_references} references: {regions / done.seconds:.2f} regions/s, "
+        f"peak memory {done.peak_memory_bytes / MEBIBYTE:.0f} MiB\n"
+    )
+    click.echo(report.table(("part", "seconds", "share"), rows) + "\n\n" + report.facts_text(facts))
+
+
+@main.command()
+@click.option("--regions", type=click.IntRange(min=1), default=1000, help="Regions of the shorter run.")
+@click.option("--factor", type=click.IntRange(min=2), default=10, help="The other has so many times as many.")
+@click.option("--at-most", type=float, help="Exit with status 1 where the ratio of the peaks is above this.")
+@threads_option
+def memory(regions: int, factor: int, at_most: float | None, threads: int | None) -> None:
+    """Compare the peak memory of a run with that of one with many times the regions."""
+    from benchmarks import command, machine, report
+
+    threads = threads or default_threads()
+    facts = machine.facts(threads)
+    runs = command.memory(regions, factor, threads)
+    rows = [
+        (
+            str(run.regions),
+            f"{run.peak_memory_bytes / MEBIBYTE:.1f}",
+            f"{run.recorded_peak_bytes / MEBIBYTE:.1f}",
+            f"{run.seconds:.1f}",
+        )
+        for run in runs
+    ]
+    ratio = runs[1].peak_memory_bytes / runs[0].peak_memory_bytes
+    click.echo(report.table(("regions", "peak MiB", "peak MiB in run.json", "seconds"), rows))
+    click.echo(f"\nratio of the peaks: {ratio:.3f}\n\n{report.facts_text(facts)}")
+    if at_most is not None and ratio > at_most:
+        raise click.ClickException(f"The ratio of the peaks is {ratio:.3f}, above {at_most:g}.")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

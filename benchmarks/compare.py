@@ -1,0 +1,162 @@
+"""dlgenome and another program on the same work, taking turns.
+
+Both stay loaded in processes of their own and only one computes at a time: A B A B ... Each pair of turns
+gives one ratio, so what slows the machine for a while slows both sides of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from benchmarks.cases import CASES
+from benchmarks.inputs import write_inputs
+from benchmarks.processes import Turn, Worker
+from benchmarks.programs import prepare
+from benchmarks.task import Scores, Task
+
+PAUSE = 0.25
+"""Seconds before each turn, in which the threads of the other program stop spinning."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program and the way it is run."""
+
+    program: str
+    setup: str
+    """In words, for the table."""
+    python: Path
+    batch_size: int | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+OURS = Contender("dlgenome", "as the command runs", Path(sys.executable))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    precision: str
+    threads: int
+    pairs: int
+    sequences: int | None = None
+    """Sequences a turn; None takes what the case says."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What came of one program."""
+
+    program: str
+    setup: str
+    batch_size: int
+    versions: dict[str, str]
+    seconds: tuple[float, ...]
+    """Of each turn."""
+    peak_memory_bytes: int
+    difference: float
+    """Largest difference of a hypothetical contribution from float64, as a share of the largest one."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case measured."""
+
+    case: str
+    precision: str
+    sequences: int
+    """Sequences a turn."""
+    n_references: int
+    timings: tuple[Timing, ...]
+    """dlgenome first, then the other program if there was one."""
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """How many times as long as dlgenome the other program took, for each pair of turns."""
+        if len(self.timings) < 2:
+            return ()
+        ours, peer = self.timings
+        return tuple(theirs / own for own, theirs in zip(ours.seconds, peer.seconds, strict=True))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, smallest and largest of some numbers."""
+
+    median: float
+    minimum: float
+    maximum: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The spread of at least one number."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def compare(case: str, contenders: Sequence[Contender], plan: Plan, pause: float = PAUSE) -> Comparison:
+    """Time the contenders on a case, after one turn each that does not count."""
+    count = plan.sequences or CASES[case].sequences
+    with TemporaryDirectory(prefix="dlgenome-bench-") as name:
+        folder = Path(name)
+        write_inputs(CASES[case], folder, count)
+        task = Task("dlgenome", case, folder, plan.precision, plan.threads)
+        truth = _exact_scores(task)
+        timings = _take_turns(task, contenders, plan.pairs, truth, pause)
+    return Comparison(case, plan.precision, count, CASES[case].n_references, timings)
+
+
+def _exact_scores(task: Task) -> Scores:
+    """Our scores in float64, made in this process before any other starts."""
+    torch.set_num_threads(task.threads)
+    return prepare(replace(task, precision="float64")).explain()
+
+
+def _take_turns(
+    task: Task, contenders: Sequence[Contender], pairs: int, truth: Scores, pause: float
+) -> tuple[Timing, ...]:
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_start(task, contender)) for contender in contenders]
+        scores = [task.folder / f"scores-{index}.npy" for index in range(len(workers))]
+        for worker, path in zip(workers, scores, strict=True):
+            worker.explain(save=path)
+        turns: list[list[Turn]] = [[] for _ in workers]
+        for _ in range(pairs):
+            for worker, taken in zip(workers, turns, strict=True):
+                time.sleep(pause)
+                taken.append(worker.explain())
+    return tuple(
+        _timing(contender, worker, taken, _difference(path, truth))
+        for contender, worker, taken, path in zip(contenders, workers, turns, scores, strict=True)
+    )
+
+
+def _start(task: Task, contender: Contender) -> Worker:
+    own = replace(task, program=contender.program, batch_size=contender.batch_size)
+    return Worker(own, contender.python, dict(contender.environment))
+
+
+def _timing(contender: Contender, worker: Worker, turns: Sequence[Turn], difference: float) -> Timing:
+    return Timing(
+        contender.program,
+        contender.setup,
+        worker.batch_size,
+        worker.versions,
+        tuple(turn.seconds for turn in turns),
+        turns[-1].peak_memory_bytes,
+        difference,
+    )
+
+
+def _difference(scores: Path, truth: Scores) -> float:
+    return float(np.abs(np.load(scores) - truth).max() / np.abs(truth).max())

@@ -1,0 +1,45 @@
+"""dlgenome as `dlgenome attribute` runs it: base codes in, scores on the host out."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from benchmarks.task import Prepared, Scores, Task
+from dlgenome.attribution.capture import capture
+from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.devices import automatic_batch_size, keep_freed_memory
+from dlgenome.attribution.lowering import lower
+from dlgenome.model.targets import TargetHead, parse_targets
+
+
+def prepare(task: Task) -> Prepared:
+    """The engine with the settings that the command chooses by itself."""
+    keep_freed_memory()
+    device, n_references = torch.device("cpu"), task.facts.n_references
+    head = TargetHead(task.network(), parse_targets(["index:0"]))
+    program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))
+    sequences, references = task.codes()
+    # no more than there is work for: the rest of a step would be padding, and timed as if it were work
+    automatic = automatic_batch_size(program, n_references, device, task.dtype)
+    batch_size = task.batch_size or min(automatic, len(sequences) * n_references)
+    deep_lift = DeepLift(
+        program,
+        targets=1,
+        n_references=n_references,
+        batch_size=batch_size,
+        device=device,
+        dtype=task.dtype,
+    )
+    size = deep_lift.sequences_per_step
+
+    def explain() -> Scores:
+        steps = [
+            deep_lift.explain(sequences[first : first + size], references[first : first + size])[0]
+            for first in range(0, len(sequences), size)
+        ]
+        return np.concatenate([step.hypothetical for step in steps])
+
+    return Prepared(explain, batch_size, {"dlgenome": version("dlgenome")})

@@ -1,0 +1,112 @@
+"""Figures as a table to read, JSON to keep and a picture to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import CASES
+from benchmarks.compare import Comparison, Timing, spread
+
+MEBIBYTE = 2**20
+HEADER = (
+    "program",
+    "precision",
+    "pairs a step",
+    "ms a sequence, median (range)",
+    "ms a pair",
+    "regions/s",
+    "dlgenome is faster by, median (range)",
+    "peak memory",
+    "from float64",
+)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns lined up."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    ruler = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in (header, ruler, *rows)
+    )
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Title and table of one case."""
+    rows = [_row(comparison, timing) for timing in comparison.timings]
+    turns = len(comparison.timings[0].seconds)
+    return (
+        f"{CASES[comparison.case].title}; {comparison.n_references} references, "
+        f"{turns} turns of {comparison.sequences} sequences each\n\n{table(HEADER, rows)}"
+    )
+
+
+def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
+    each = spread([seconds / comparison.sequences for seconds in timing.seconds])
+    versions = timing.versions
+    is_ours = timing is comparison.timings[0]
+    ratios = () if is_ours else comparison.ratios
+    return (
+        f"{timing.program} {versions[timing.program]}, {timing.setup} (torch {versions['torch']})",
+        comparison.precision,
+        str(timing.batch_size),
+        f"{each.median * 1e3:.3g} ({each.minimum * 1e3:.3g}-{each.maximum * 1e3:.3g})",
+        f"{each.median * 1e3 / comparison.n_references:.3g}",
+        f"{1 / each.median:.3g}",
+        _times(ratios),
+        f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB",
+        f"{timing.difference:.1e}",
+    )
+
+
+def _times(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return ""
+    found = spread(ratios)
+    return f"{found.median:.2f}x ({found.minimum:.2f}-{found.maximum:.2f})"
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """The circumstances, one a line."""
+    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
+
+
+def as_json(facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
+    """Everything measured, turn by turn."""
+    measured = []
+    for comparison in comparisons:
+        entry: dict[str, Any] = {**asdict(comparison), "title": CASES[comparison.case].title}
+        entry["ratios"] = list(comparison.ratios)
+        entry["ratio"] = asdict(spread(comparison.ratios)) if comparison.ratios else None
+        measured.append(entry)
+    return json.dumps({"facts": facts, "comparisons": measured}, indent=2) + "\n"
+
+
+def plot(path: Path, facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> None:
+    """A picture of milliseconds a sequence: bars for the medians, dots for single turns."""
+    from matplotlib.figure import Figure
+
+    bars = [(c, t) for c in comparisons for t in c.timings]
+    figure = Figure(figsize=(8, 1.4 + 0.55 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    for place, (comparison, timing) in enumerate(bars):
+        each = [seconds / comparison.sequences * 1e3 for seconds in timing.seconds]
+        is_ours = timing is comparison.timings[0]
+        median = spread(each).median
+        axes.barh(place, median, color="tab:blue" if is_ours else "silver")
+        axes.plot(each, [place] * len(each), ".", color="black", markersize=4)
+        label = f"  {median:.3g} ms" + ("" if is_ours else f", {_times(comparison.ratios)}")
+        axes.annotate(label, (max(each), place), va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [f"{c.case}\n{t.program}" for c, t in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.4)
+    axes.set_xlabel("milliseconds a sequence; shorter is faster", fontsize=8)
+    axes.set_title(
+        f"{facts['date'][:10]}, {facts['processor']}, {facts['threads']} threads, {comparisons[0].precision}",
+        fontsize=8,
+    )
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,63 @@
+"""What a program under test is given. Imported in the environments of other programs too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.cases import CASES, Case
+
+Scores = NDArray[np.floating[Any]]
+Explain = Callable[[], Scores]
+"""Hypothetical contributions, (sequences, 4, length), of every sequence of the task."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One program, told what to explain and how."""
+
+    program: str
+    case: str
+    folder: Path
+    """Holds the weights, the sequences and the references."""
+    precision: str
+    threads: int
+    batch_size: int | None = None
+    """Sequence-reference pairs a step; None leaves the program its own way."""
+
+    @property
+    def facts(self) -> Case:
+        """The case by its name."""
+        return CASES[self.case]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Numbers that the network computes with."""
+        return {"float32": torch.float32, "float64": torch.float64}[self.precision]
+
+    def network(self) -> nn.Module:
+        """The network with the weights of the task, in prediction mode."""
+        network = self.facts.build()
+        network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
+        return network.eval()
+
+    def codes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Base codes of the sequences (sequences, length) and references (sequences, references, length)."""
+        with np.load(self.folder / "inputs.npz") as inputs:
+            return inputs["sequences"], inputs["references"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program with everything loaded: all that is left to do is what is timed."""
+
+    explain: Explain
+    batch_size: int
+    versions: Mapping[str, str]

@@ -1,0 +1,68 @@
+"""One program in a process of its own; the driver gives it turns.
+
+`python -m benchmarks.worker TASK` takes one JSON object a line on stdin, each an order to explain all
+sequences once, and answers each with one JSON object a line on stdout. Runs in the environments of other
+programs too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+
+from benchmarks.programs import prepare
+from benchmarks.task import Task
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far.
+
+    The kernel's own mark where there is one: the number of `getrusage` starts at that of the parent.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _claim_stdout() -> TextIO:
+    """The pipe to the driver; whatever the program prints goes to stderr from here on."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def main() -> None:
+    """Prepare the program, say so, then explain once for each order until stdin ends."""
+    answers = _claim_stdout()
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    task = Task(**{**settings, "folder": Path(settings["folder"])})
+    torch.set_num_threads(task.threads)
+    prepared = prepare(task)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, **prepared.versions}
+    print(json.dumps({"versions": versions, "batch_size": prepared.batch_size}), file=answers)
+    for line in sys.stdin:
+        order = json.loads(line)
+        begun = time.perf_counter()
+        scores = prepared.explain()
+        seconds = time.perf_counter() - begun
+        answer = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+        if order["save"]:
+            np.save(order["save"], scores)
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    main()
