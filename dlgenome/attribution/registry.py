@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlgenome.attribution.rules import convolution, elementwise, linear, pooling, products
+from dlgenome.attribution.rules import composed, convolution, elementwise, linear, pooling, products
 from dlgenome.attribution.rules.base import Rule
 
 RULES: dict[Any, Rule] = {
     **linear.RULES,
     **convolution.RULES,
     **elementwise.RULES,
+    **composed.RULES,
     **products.RULES,
     **pooling.RULES,
 }

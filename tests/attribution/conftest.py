@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ class Bench:
         keywords: dict[str, Any] | None = None,
         unused_outputs: tuple[int, ...] = (),
     ) -> Run:
-        """Forward and backward of ``operation``; ``arguments(refs, rows)`` are its arguments for some rows."""
+        """Forward and backward of ``operation``; ``arguments(refs, rows)`` are its arguments."""
         rule = RULES[operation]
         places = list(batches or [FIRST] * len(inputs))
         refs = [Ref(f"input{index}") for index in range(len(inputs))]
@@ -260,7 +260,6 @@ def random_codes() -> Callable[..., NDArray[np.uint8]]:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
+def _seeded() -> None:
     """Weights of modules made in a test are the same in every run."""
     torch.manual_seed(0)
-    yield

@@ -251,7 +251,6 @@ def _hardtanh(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[floa
 
 RELU = Relu()
 SMOOTH = Smooth()
-RELATIVE = Smooth(relative=True)
 
 RULES: dict[Any, Rule] = {
     aten.relu.default: RELU,
@@ -264,29 +263,18 @@ RULES: dict[Any, Rule] = {
     aten.clamp_max.default: PiecewiseLinear(_clamp),
     aten.abs.default: PiecewiseLinear(lambda call, args: ([0.0], [-1.0, 1.0])),
     aten.threshold.default: PiecewiseLinear(_threshold),
-    aten.hardsigmoid.default: PiecewiseLinear(lambda call, args: ([-3.0, 3.0], [0.0, 1 / 6, 0.0])),
-    aten.hardshrink.default: PiecewiseLinear(_shrink),
     aten.softshrink.default: PiecewiseLinear(_shrink),
     aten.gelu.default: SMOOTH,
     aten.silu.default: SMOOTH,
     aten.sigmoid.default: SMOOTH,
     aten.tanh.default: SMOOTH,
-    aten.elu.default: SMOOTH,
-    aten.selu.default: SMOOTH,
-    aten.celu.default: SMOOTH,
     aten.mish.default: SMOOTH,
-    aten.hardswish.default: SMOOTH,
     aten.log_sigmoid.default: SMOOTH,
     aten.softplus.default: ScaledSmooth(1, 1.0),
     aten.sin.default: SMOOTH,
     aten.cos.default: SMOOTH,
     aten.erf.default: SMOOTH,
-    aten.expm1.default: SMOOTH,
-    aten.log1p.default: SMOOTH,
     aten.exp.default: Exp(),
-    aten.log.default: RELATIVE,
-    aten.log2.default: RELATIVE,
-    aten.log10.default: RELATIVE,
     aten.sqrt.default: Sqrt(),
     aten.rsqrt.default: Rsqrt(),
     aten.reciprocal.default: Reciprocal(),
