@@ -74,7 +74,8 @@ def finish_run(
 
 def _check_room(paths: OutputPaths) -> None:
     """Full disks crash h5py, so the room is checked before the HDF5 files are begun."""
-    spooled = paths.spool.stat().st_size
+    with clear_write_errors(paths.spool):  # the folder may have gone while the run went on
+        spooled = paths.spool.stat().st_size
     check_space(paths, spooled * (2 if "npz" in paths.formats else 1) + spooled // 2 + 2**20)
 
 
