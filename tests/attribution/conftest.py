@@ -193,9 +193,9 @@ class Bench:
                 column = [c - o for c, o in zip(_several(definition(*unit)), origin, strict=True)]
                 for pair in run.pairs:
                     terms = [c * m for c, m in zip(column, pair.multiplier, strict=True) if m is not None]
-                    expected = float(sum(term.sum() for term in terms))
+                    total = float(sum(term.sum() for term in terms))
                     scale = 1 + float(sum(np.abs(term).sum() for term in terms))
-                    assert abs(pair.result[index][place] - expected) <= tolerance * scale
+                    assert abs(pair.result[index][place] - total) <= tolerance * scale
         Bench.check_complete(run, tolerance)
 
 

@@ -66,7 +66,7 @@ class HardSwish(Elementwise):
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Secant of a product of two functions of the same value."""
-        mean = (aten.hardsigmoid(x) + aten.hardsigmoid(r)).div_(2)
+        mean: Tensor = (aten.hardsigmoid(x) + aten.hardsigmoid(r)).div_(2)
         return mean.add_(_ramp(x, r).mul_(x + r).div_(12))
 
 
