@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.dlgenome-ready
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format bench build clean
+.PHONY: demo test check format bench docs build clean
 
 demo: $(READY)
 	$(BIN)/dlgenome demo --output demo
@@ -27,6 +27,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/python docs/make_cli_reference.py
 
 # The sdist first and the wheel from it, with the build backend of the environment: nothing is downloaded.
 build: $(READY)

@@ -112,7 +112,7 @@ def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int)
     metavar="R",
     help="References per sequence. [default: 20, or as many as the file holds]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the shuffles.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="S", help="Seed of the shuffles.")
 @click.option(
     "--batch-size",
     type=click.UNPROCESSED,

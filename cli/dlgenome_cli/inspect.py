@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 )
 @verbosity_options
 def inspect(model: str, targets: tuple[str, ...], window: int | None, as_json: bool, **flags: Any) -> None:
-    """Show what MODEL is: architecture, layers, outputs, targets, and the rule each operation gets.
+    """Show what is in a checkpoint.
 
+    Architecture, layers, outputs, targets, and the rule that each operation gets.
     Exit status 5 when an operation has no exact rule; it is named with its module and source line.
     """
     from pathlib import Path
