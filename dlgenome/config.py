@@ -97,6 +97,8 @@ def _check_sources(config: RunConfig) -> None:
     elif config.genome is None or config.regions is None:
         missing = "--genome" if config.genome is None else "--regions"
         raise UsageError(f"{missing} is missing: give --genome with --regions, or --fasta alone.")
+    if str(config.exclude) == "-":
+        raise UsageError("--exclude cannot be read from standard input; save the regions to a file first.")
     if not config.targets:
         raise UsageError("No target was given: name at least one with --target.")
 

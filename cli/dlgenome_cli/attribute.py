@@ -226,4 +226,4 @@ def report(summary: RunSummary, config: RunConfig) -> list[str]:
             f"largest {found.maximum:.1e} (row {found.worst_row})."
         )
     lines += ["Wrote:", *(f"  {path}" for path in summary.outputs)]
-    return [*lines, "Next:", *(f"  {command}" for command in summary.next_commands)]
+    return [*lines, *(["Next:"] if summary.next_commands else []), *(f"  {c}" for c in summary.next_commands)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from dlgenome import provenance
@@ -54,8 +55,6 @@ def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
 
 
 def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
-    scores = job.paths.scores_h5(job.targets[0].name)
-    half = min(400, job.plan.length // 2 * 2)
     return {
         "settings": settings(job.config),
         "identity": identity(job),
@@ -74,5 +73,33 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
-        "next_commands": [f"modisco motifs -i {scores} -n 20000 -w {half} -o {job.config.output}.modisco.h5"],
+        "next_commands": _next_commands(job),
     }
+
+
+def _next_commands(job: Job) -> list[str]:
+    """Motif discovery on the first target, from whichever of its files this run writes."""
+    target, formats = job.targets[0].name, job.paths.formats
+    if "h5" in formats:
+        scores = ["-i", str(job.paths.scores_h5(target))]
+    elif "npz" in formats:
+        sequences, contributions = job.paths.npz(target)
+        scores = ["-s", str(sequences), "-a", str(contributions)]
+    else:
+        return []
+    width = str(min(400, job.plan.length // 2 * 2))
+    return [
+        shlex.join(
+            [
+                "modisco",
+                "motifs",
+                *scores,
+                "-n",
+                "20000",
+                "-w",
+                width,
+                "-o",
+                f"{job.config.output}.modisco.h5",
+            ]
+        )
+    ]

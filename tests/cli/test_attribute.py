@@ -504,6 +504,25 @@ def test_progress_says_rate_and_remaining_time_and_the_report_what_to_do_next(
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("formats", "next_command"),
+    [("npz", "modisco motifs -s {ohe} -a {attr} -n 20000 -w 100"), ("bigwig", None)],
+)
+def test_the_next_command_names_files_that_are_there(
+    formats: str, next_command: str | None, attribute: Attribute, tmp_path: Path
+) -> None:
+    prefix = tmp_path / "my run"
+    result = attribute("-o", prefix, "--formats", formats, "--limit", "1", quiet=False)
+    assert result.exit_code == 0, result.stderr
+    assert not Path(f"{prefix}.counts_scores.h5").exists()
+    ohe, attr = (f"'{prefix}.counts_{name}.npz'" for name in ("ohe", "attr"))
+    commands = facts(prefix)["next_commands"]
+    assert len(commands) == (next_command is not None)
+    assert ("Next:" in result.stderr) == bool(commands)
+    for command in commands:
+        assert command.startswith(str(next_command).format(ohe=ohe, attr=attr))
+
+
 def test_messages_can_be_json(attribute: Attribute, tmp_path: Path) -> None:
     result = attribute("-o", tmp_path / "run", "--log-json", regions=tmp_path / "none.bed", quiet=False)
     assert result.exit_code == 3

@@ -196,6 +196,7 @@ CASES = (
     ),
     Bad("unknown order", _flags("--order", "random"), 2, ("--order 'random'", "shuffle:SEED")),
     Bad("nothing left", _flags("--chroms", "chrZ"), 3, ("none of 12 regions is left", "chrZ")),
+    Bad("exclusions from stdin", _flags("--exclude", "-"), 2, ("--exclude", "standard input")),
     Bad("no CUDA device", _flags("--device", "cuda:99"), 2, ("--device cuda:99",)),
     Bad("unknown device", _flags("--device", "gpu"), 2, ("--device gpu", "cpu")),
     Bad("unknown format", _flags("--formats", "h5,bw"), 2, ("bw", "bigwig")),
