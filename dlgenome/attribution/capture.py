@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import traceback
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +39,8 @@ class CapturedGraph:
     output: fx.Node
     root: str
     """Dotted path that the capture put before the user's own module paths."""
+    notes: tuple[str, ...] = ()
+    """What was changed on the way, for the user to know."""
 
 
 def capture(
@@ -54,11 +58,11 @@ def capture(
     frozen = copy.deepcopy(module).eval().requires_grad_(False).to(device=device, dtype=dtype)
     example = torch.zeros(3, *input_shape, device=device, dtype=dtype)
     example[:, 0] = 1
-    exported = _export(frozen, example)
-    return _read(exported, root)
+    exported, notes = _export(frozen, example)
+    return _read(exported, root, notes)
 
 
-def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+def _export(module: nn.Module, example: Tensor) -> tuple[ExportedProgram, tuple[str, ...]]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         previous = logging.getLogger("torch").level
@@ -67,12 +71,23 @@ def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
             exported: ExportedProgram = torch.export.export(
                 module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},)
             )
-            lowered: ExportedProgram = exported.run_decompositions(_decompositions())
-            return lowered
+            notes = _switch_off_dropout(exported)
+            return exported.run_decompositions(_decompositions()), notes
         except Exception as error:
             raise UnsupportedModelError(_explain(error)) from error
         finally:
             logging.getLogger("torch").setLevel(previous)
+
+
+def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
+    """Functional dropout that ignores prediction mode made to heed it; one note each."""
+    aten, notes = torch.ops.aten, []
+    kinds = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+    for node in exported.graph.nodes:
+        if node.target in [kind.default for kind in kinds] and node.args[2]:
+            node.args = (*node.args[:2], False)
+            notes.append(f"functional dropout at {source_of(node, '').line} is switched off")
+    return tuple(notes)
 
 
 def _decompositions() -> dict[Any, Any]:
@@ -91,7 +106,8 @@ def _explain(error: Exception) -> str:
     text = str(error)
     kind = type(error).__name__
     where = re.findall(r'File "([^"]+)", line (\d+), in', text)
-    own = [(file, line) for file, line in where if "/torch/" not in file]
+    where += [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in where if _is_users(file)]
     place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
     if "DataDependent" in kind or "data-dependent" in text:
         reason = "it branches on the values of the sequence; write the branch with torch.where or remove it"
@@ -103,7 +119,13 @@ def _explain(error: Exception) -> str:
     return f"The model cannot be captured as a graph{place}: {reason}."
 
 
-def _read(exported: ExportedProgram, root: str) -> CapturedGraph:
+def _is_users(file: str) -> bool:
+    """Whether a frame may be the user's: neither torch's, nor the standard library's, nor ours."""
+    foreign = (Path(__file__).parent, Path(traceback.__file__).parent)
+    return "/torch/" not in file and "/sympy/" not in file and Path(file).parent not in foreign
+
+
+def _read(exported: ExportedProgram, root: str, notes: tuple[str, ...]) -> CapturedGraph:
     constants: dict[str, Tensor] = {}
     sequences: fx.Node | None = None
     by_name = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
@@ -120,7 +142,7 @@ def _read(exported: ExportedProgram, root: str) -> CapturedGraph:
         raise UnsupportedModelError(
             "The model's output does not depend on the sequence, so there is nothing to explain."
         )
-    return CapturedGraph(exported.graph, constants, sequences, nodes[output], root)
+    return CapturedGraph(exported.graph, constants, sequences, nodes[output], root, notes)
 
 
 def source_of(node: fx.Node, root: str) -> Source:
