@@ -26,7 +26,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --json bench-results/speed.json --plot bench-results/speed.png
 
 docs: $(READY)
 	$(BIN)/python docs/make_cli_reference.py
@@ -44,4 +44,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo bench-results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers build dist demo bench-results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

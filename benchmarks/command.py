@@ -68,8 +68,8 @@ def memory(regions: int, factor: int, threads: int) -> tuple[Run, Run]:
 def write_inputs(folder: Path, regions: int, n_filters: int, n_layers: int) -> Inputs:
     """Simulate a genome with at least ``regions`` peaks and a BPNet with torch's own initial weights."""
     inputs = Inputs(folder / "genome.fa", folder / "peaks.narrowPeak", folder / "bpnet.safetensors")
-    contigs = -(-regions // PEAKS_A_CONTIG)
-    lengths = {f"chr{index + 1}": (PEAKS_A_CONTIG + 2) * SPACING for index in range(contigs)}
+    peaks = min(regions, PEAKS_A_CONTIG)
+    lengths = {f"chr{index + 1}": (peaks + 2) * SPACING for index in range(-(-regions // peaks))}
     simulated = simulate_genome(lengths)
     write_fasta(inputs.genome, simulated.contigs)
     write_narrow_peak(inputs.regions, simulated.peaks[:regions])
@@ -83,7 +83,7 @@ def run(inputs: Inputs, regions: int, flags: Sequence[str], threads: int) -> Run
     """Run `dlgenome attribute` on the first regions; BenchmarkError where it fails."""
     prefix = inputs.genome.with_name(f"run-{regions}")
     peaks = _first_rows(inputs.regions, regions)
-    command = [sys.executable, "-m", "dlgenome_cli.main", "attribute", "-o", str(prefix)]
+    command = [sys.executable, "-m", "dlgenome_cli.main", "attribute", "--quiet", "-o", str(prefix)]
     command += ["-m", str(inputs.weights), "--architecture", "bpnet", "-t", "counts"]
     command += ["-g", str(inputs.genome), "-r", str(peaks), "--threads", str(threads), *flags]
     seconds, peak = _watch(command, threads)

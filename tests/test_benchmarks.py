@@ -1,0 +1,136 @@
+"""The benchmarks, on dlgenome alone: that they run, take fair turns and report what they measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+pytest.importorskip(
+    "benchmarks", reason="the benchmarks are in the checkout only, not in the installed package"
+)
+
+from benchmarks import command, compare, processes, report
+from benchmarks.__main__ import CASE_NAMES, main
+from benchmarks.cases import CASES
+from benchmarks.compare import OURS, Comparison, Contender, Plan, Timing
+from benchmarks.processes import BenchmarkError, Turn, Worker
+from benchmarks.task import Task
+
+
+def timing(program: str, *seconds: float) -> Timing:
+    return Timing(program, "as it comes", 20, {program: "1.0", "torch": "2.0"}, seconds, 2**30, 1e-7)
+
+
+def test_a_quick_run_measures_and_writes_table_json_and_picture(tmp_path: Path) -> None:
+    figures, picture = tmp_path / "new" / "speed.json", tmp_path / "new" / "speed.png"
+    threads = str(torch.get_num_threads())
+    flags = ["--quick", "--no-peer", "--threads", threads, "--json", str(figures), "--plot", str(picture)]
+    done = CliRunner().invoke(main, flags, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "| dlgenome" in done.output
+    written = json.loads(figures.read_text())
+    assert written["facts"]["threads"] == int(threads)
+    [measured] = written["comparisons"][0]["timings"]
+    assert len(measured["seconds"]) == 2
+    assert 0 < measured["difference"] < 1e-5, "float32 is near float64 but not equal to it"
+    assert measured["peak_memory_bytes"] > 50 * 2**20
+    assert measured["versions"]["torch"] == torch.__version__
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_programs_take_turns_and_the_first_turn_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    order: list[str] = []
+
+    class FakeWorker:
+        def __init__(self, task: Task, python: Path, environment: dict[str, str]) -> None:
+            self.program, self.calls = task.program, 0
+            self.versions, self.batch_size = {"torch": "2.0"}, 1
+
+        def explain(self, save: Path | None = None) -> Turn:
+            order.append(self.program)
+            self.calls += 1
+            if save is not None:
+                np.save(save, np.full((1, 4, 5), 2.0 if self.program == "dlgenome" else 1.5))
+            return Turn(100.0 if self.calls == 1 else float(self.calls), self.calls)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return
+
+    monkeypatch.setattr(compare, "Worker", FakeWorker)
+    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.full((1, 4, 5), 2.0))
+    peer = Contender("tangermeme", "as it comes", tmp_path)
+    found = compare.compare("tiny", [OURS, peer], Plan("float32", threads=1, pairs=3), pause=0)
+    assert order == ["dlgenome", "tangermeme"] * 4
+    assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 2
+    assert [each.peak_memory_bytes for each in found.timings] == [4, 4]
+    assert [each.difference for each in found.timings] == [0.0, 0.25]
+
+
+def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
+    ours, peer = timing("dlgenome", 1.0, 10.0, 2.0), timing("tangermeme", 7.0, 80.0, 18.0)
+    found = Comparison("bpnet-64", "float32", 4, 20, (ours, peer))
+    assert found.ratios == (7.0, 8.0, 9.0)
+    text = report.comparison_text(found)
+    assert "8.00x (7.00-9.00)" in text
+    assert "4.5e+03 (1.75e+03-2e+04)" in text, "milliseconds a sequence: 18 s, 7 s and 80 s for 4 sequences"
+
+
+def test_a_program_that_does_not_start_is_named(tmp_path: Path) -> None:
+    task = Task("tangermeme", "tiny", tmp_path, "float32", 1)
+    with pytest.raises(BenchmarkError, match="tangermeme stopped with status 1"):
+        Worker(task, Path("/bin/false"))
+
+
+def test_every_program_starts_without_a_tuned_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "OMP_PROC_BIND"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    environment = processes.clean_environment(3)
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert not {"MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "OMP_PROC_BIND"} & environment.keys()
+
+
+def test_torch_is_installed_before_the_program_that_would_bring_its_own() -> None:
+    wanted = processes.requirements(processes.REQUIREMENTS.read_text())
+    assert [requirement.partition("==")[0] for requirement in wanted] == ["torch", "tangermeme"]
+    assert all("==" in requirement for requirement in wanted)
+
+
+def test_the_command_offers_every_case() -> None:
+    assert set(CASE_NAMES) == set(CASES)
+
+
+@pytest.mark.parametrize("name", ["bpnet-64", "basset", "tiny"])
+def test_a_network_takes_sequences_of_its_length(name: str) -> None:
+    case = CASES[name]
+    with torch.no_grad():
+        assert case.build().eval()(torch.zeros(2, 4, case.length)).shape[0] == 2
+
+
+def test_the_simulated_run_has_the_regions_that_were_asked_for(tmp_path: Path) -> None:
+    inputs = command.write_inputs(tmp_path, 7, n_filters=4, n_layers=1)
+    assert len(inputs.regions.read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(("peak", "status"), [(105, 0), (120, 1)])
+def test_growing_memory_is_a_failure_where_a_limit_is_given(
+    monkeypatch: pytest.MonkeyPatch, peak: int, status: int
+) -> None:
+    def measured(*_: Any) -> tuple[command.Run, command.Run]:
+        return command.Run(10, 1.0, {}, 100, 90), command.Run(100, 9.0, {}, peak, 90)
+
+    monkeypatch.setattr(command, "memory", measured)
+    done = CliRunner().invoke(main, ["memory", "--at-most", "1.1"])
+    assert done.exit_code == status, done.output
+    assert f"ratio of the peaks: {peak / 100:.3f}" in done.output
