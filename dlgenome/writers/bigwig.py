@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyBigWig
 from numpy.typing import NDArray
 
-from dlgenome.errors import InputError, Interrupted, UsageError
+from dlgenome.errors import InputError, UsageError
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig
+from dlgenome.writers.bigwig_file import BigWigFile
+from dlgenome.writers.disk import clear_write_errors
 from dlgenome.writers.overlap import Overlap, Values, blended_runs, owned_intervals
 
 CACHED_WINDOWS = 16
@@ -30,21 +31,14 @@ def write_bigwig(
     """Write one value a base: the sum over the four bases of the projected scores, as float32.
 
     Bases in no window are absent. ``crop`` takes only the central bases of every window. Raises InputError
-    for a region outside the contigs and for scores that are not finite, before pyBigWig sees them: it would
-    crash.
+    for a region outside the contigs and for scores that are not finite, which crash readers, and Interrupted
+    where the disk fails.
     """
     if crop is not None and not 0 < crop <= scores.length:
         raise UsageError(f"--crop {crop} must be from 1 to the length of a window, {scores.length}.")
-    try:
-        bigwig = pyBigWig.open(str(path), "w")
-        try:
-            bigwig.addHeader([(contig.name, contig.length) for contig in contigs])
-            for chrom, start, values in _runs(scores, overlap, crop, contigs):
-                bigwig.addEntries(chrom, start, values=values, span=1, step=1)
-        finally:
-            bigwig.close()
-    except RuntimeError as error:  # libBigWig does not say why
-        raise Interrupted(f"{path} could not be written; look whether the disk is full.") from error
+    with clear_write_errors(path), BigWigFile(path, contigs) as bigwig:
+        for chrom, start, values in _runs(scores, overlap, crop, contigs):
+            bigwig.add(chrom, start, values)
 
 
 def _runs(
@@ -104,9 +98,9 @@ def _contig_runs(
         return track(row)[start - offset : end - offset]
 
     if overlap == "nearest":
-        for index, start, end in owned_intervals(centers.tolist(), starts.tolist(), ends.tolist()):
+        for index, start, end in owned_intervals(centers.data, starts.data, ends.data):
             yield start, read(int(rows[index]), start, end)
         return
     order = np.lexsort((rows, starts))
-    ordered, first, last = (values[order].tolist() for values in (rows, starts, ends))
+    ordered, first, last = (values[order].data for values in (rows, starts, ends))
     yield from blended_runs(ordered, first, last, read, overlap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from heapq import heappop, heappush
 from typing import Literal
 
 import numpy as np
@@ -26,21 +26,15 @@ def owned_intervals(
     may come in any order, have any lengths, lie inside one another (the outer one then owns two intervals),
     and own nothing at all. Bases that no window covers are in no interval.
     """
-    opening = sorted((start, index) for index, start in enumerate(starts) if start < ends[index])
-    closing = sorted((ends[index], index) for _, index in opening)
-    borders = sorted({position for position, _ in (*opening, *closing)})
+    waiting = iter(_in_order_of_start(starts, ends))
+    opening = next(waiting, None)
+    closing: list[tuple[int, int]] = []
     active: list[tuple[int, int]] = []
-    opened = closed = 0
     last = (-1, 0, 0)
-    for left, right in pairwise(borders):
-        while closed < len(closing) and closing[closed][0] == left:
-            index = closing[closed][1]
-            del active[bisect_left(active, (centers[index], index))]
-            closed += 1
-        while opened < len(opening) and opening[opened][0] == left:
-            index = opening[opened][1]
-            insort(active, (centers[index], index))
-            opened += 1
+    left = 0
+    while opening is not None or closing:
+        borders = [] if opening is None else [starts[opening]]
+        right = min(borders + [end for end, _ in closing[:1]])
         for index, start, end in _cells(active, left, right):
             if (index, start) == (last[0], last[2]):
                 last = (index, last[1], end)
@@ -48,8 +42,23 @@ def owned_intervals(
             if last[0] >= 0:
                 yield last
             last = (index, start, end)
+        left = right
+        while closing and closing[0][0] == left:
+            _, index = heappop(closing)
+            del active[bisect_left(active, (centers[index], index))]
+        while opening is not None and starts[opening] == left:
+            insort(active, (centers[opening], opening))
+            heappush(closing, (ends[opening], opening))
+            opening = next(waiting, None)
     if last[0] >= 0:
         yield last
+
+
+def _in_order_of_start(starts: Sequence[int], ends: Sequence[int]) -> memoryview[int]:
+    """The windows that are not empty; eight bytes a window, for there may be very many."""
+    first, last = np.asarray(starts, dtype=np.int64), np.asarray(ends, dtype=np.int64)
+    order = np.argsort(first, kind="stable").astype(np.int64, copy=False)
+    return order[first[order] < last[order]].data
 
 
 def _cells(active: list[tuple[int, int]], left: int, right: int) -> Iterator[tuple[int, int, int]]:
