@@ -6,8 +6,8 @@ operations without an exact rule are refused here.
 
 from __future__ import annotations
 
-import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, fx
 
 from dlgenome.attribution.capture import CapturedGraph, source_of
+from dlgenome.attribution.fusion import Roots, is_number
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, Source, refs_in
+from dlgenome.attribution.rules.gradient import GRADIENT
+from dlgenome.attribution.tracking import LostBatchError, batch_symbol, first_info, value_info
 from dlgenome.errors import UnsupportedModelError
 
 
@@ -42,6 +45,12 @@ RANDOM = (
     "randint",
     "randperm",
     "native_dropout",
+)
+
+
+BRANCHES = (
+    "it branches on a value of the sequence that is not the one it changes; write it with relu, clamp, "
+    "maximum or a product"
 )
 
 
@@ -81,6 +90,8 @@ class Program:
     output: str
     symbol: Any
     refusals: tuple[Refusal, ...] = ()
+    approximations: tuple[Refusal, ...] = ()
+    """Operations that got their gradient instead of an exact rule."""
     notes: tuple[str, ...] = ()
 
     def single_infos(self) -> list[ValueInfo]:
@@ -102,19 +113,28 @@ class Program:
 @dataclass
 class _Analysis:
     captured: CapturedGraph
-    symbol: Any = None
+    symbol: Any
+    rules: Mapping[Any, Rule]
+    strict: bool
     infos: dict[str, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     constants: list[fx.Node] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    approximations: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    roots: Roots = field(default_factory=Roots)
+    pending: dict[str, str] = field(default_factory=dict)
+    """Values that only a fused operation may read, and why."""
 
 
-def lower(captured: CapturedGraph) -> Program:
-    """Program of a captured graph; operations that the output does not need are left out."""
-    analysis = _Analysis(captured, symbol=_batch_symbol(captured.sequences))
+def lower(captured: CapturedGraph, rules: Mapping[Any, Rule] = RULES, *, strict: bool = True) -> Program:
+    """Program of a captured graph; operations that the output does not need are left out.
+
+    An operation without an exact rule is refused; with ``strict`` off it gets its gradient where it has one.
+    """
+    analysis = _Analysis(captured, batch_symbol(captured), rules, strict)
     needed = _needed(captured.output)
-    analysis.infos[captured.sequences.name] = _info(captured.sequences, None, analysis)
+    analysis.infos[captured.sequences.name] = value_info(captured.sequences, [], analysis.symbol)
     for node in captured.graph.nodes:
         if node not in needed or node.op != "call_function":
             continue
@@ -127,17 +147,35 @@ def lower(captured: CapturedGraph) -> Program:
         raise UnsupportedModelError(
             "The target does not depend on the sequence, so there is nothing to explain."
         )
+    return _program(analysis)
+
+
+def _program(analysis: _Analysis) -> Program:
+    captured = analysis.captured
+    steps = _reachable(analysis.steps, captured.output.name)
+    kept = {captured.sequences.name, *(step.call.name for step in steps)}
     return Program(
-        tuple(analysis.steps),
+        steps,
         tuple(analysis.constants),
         captured.constants,
-        analysis.infos,
+        {name: info for name, info in analysis.infos.items() if name in kept},
         captured.sequences.name,
         captured.output.name,
         analysis.symbol,
         tuple(analysis.refusals),
-        tuple(analysis.notes),
+        tuple(analysis.approximations),
+        (*captured.notes, *analysis.notes),
     )
+
+
+def _reachable(steps: list[Step], output: str) -> tuple[Step, ...]:
+    """Steps that the output needs; fusing leaves some that nothing reads."""
+    needed, kept = {output}, []
+    for step in reversed(steps):
+        if step.call.name in needed:
+            needed.update(ref.name for ref in step.call.inputs)
+            kept.append(step)
+    return tuple(reversed(kept))
 
 
 def _needed(output: fx.Node) -> set[fx.Node]:
@@ -155,52 +193,81 @@ def _is_value(node: fx.Node) -> bool:
     return isinstance(value, (Tensor, tuple, list))
 
 
-def _batch_symbol(sequences: fx.Node) -> Any:
-    size = sequences.meta["val"].shape[0]
-    if isinstance(size, int):
-        raise UnsupportedModelError(
-            "The model fixes the batch size; use x.shape[0] in its forward instead of a number."
-        )
-    return size.node.expr
-
-
 def _add_step(node: fx.Node, analysis: _Analysis) -> None:
+    call = _call(node, analysis)
+    if call is None:
+        return
+    analysis.roots.add(call)
+    rule = _own_rule(call, analysis)
+    reason = _reason(call, rule, analysis)
+    if reason is None:
+        assert rule is not None
+        analysis.steps.append(Step(call, rule))
+    elif analysis.roots.of(call.name) != call.name:
+        _fuse_or_wait(node, call, reason, analysis)
+    elif analysis.strict or not _has_gradient(node, call, rule, analysis):
+        _refuse(call, reason, call.source, analysis.refusals)
+    else:
+        _refuse(call, reason, call.source, analysis.approximations)
+        analysis.steps.append(Step(call, GRADIENT))
+
+
+def _call(node: fx.Node, analysis: _Analysis) -> Call | None:
+    """The operation with shapes and batch axes; None, and a refusal, where the batch is lost."""
     args, kwargs = _arguments(node.args, analysis), _arguments(node.kwargs, analysis)
     inputs = tuple(dict.fromkeys(ref for ref in refs_in((args, kwargs)) if ref.name in analysis.infos))
     source = source_of(node, analysis.captured.root)
     try:
-        info = _info(node, [analysis.infos[ref.name] for ref in inputs], analysis)
-    except _LostBatchError as lost:
-        _refuse(node, str(lost), source, analysis)
-        info = ValueInfo((1,), BatchAxis())
+        info = value_info(node, [analysis.infos[ref.name] for ref in inputs], analysis.symbol)
+    except LostBatchError as lost:
+        _refuse(node, str(lost), source, analysis.refusals)
+        analysis.infos[node.name] = ValueInfo((1,), BatchAxis())
+        return None
     analysis.infos[node.name] = info
-    infos = tuple(_first(analysis.infos[ref.name]) for ref in inputs)
-    call = Call(node.name, node.target, args, kwargs, inputs, infos, info, source)
-    rule = _rule(call, analysis)
-    if rule is not None:
-        analysis.steps.append(Step(call, rule))
+    infos = tuple(first_info(analysis.infos[ref.name]) for ref in inputs)
+    return Call(node.name, node.target, args, kwargs, inputs, infos, info, source)
 
 
-def _rule(call: Call, analysis: _Analysis) -> Rule | None:
+def _own_rule(call: Call, analysis: _Analysis) -> Rule | None:
     if call.op is operator.getitem:
         return GET_ITEM
     if str(call.op) == "aten.dropout.default":
         if call.args[2]:
             analysis.notes.append(f"functional dropout at {call.source.line} is switched off")
         return RULES[torch.ops.aten.alias.default]
-    rule = RULES.get(call.op)
-    reason = "no exact DeepLIFT rule exists for it in dlgenome" if rule is None else rule.refusal(call)
-    if reason is None:
-        return rule
-    _refuse(call, reason, call.source, analysis)
-    return None
+    return analysis.rules.get(call.op)
 
 
-def _refuse(node: Any, reason: str, source: Source, analysis: _Analysis) -> None:
+def _reason(call: Call, rule: Rule | None, analysis: _Analysis) -> str | None:
+    """Why the operation cannot be explained by a rule of its own, or None."""
+    waiting = next((analysis.pending[ref.name] for ref in call.inputs if ref.name in analysis.pending), None)
+    if waiting is not None:
+        return waiting
+    if rule is None:
+        return "no exact DeepLIFT rule exists for it in dlgenome"
+    return rule.refusal(call)
+
+
+def _fuse_or_wait(node: fx.Node, call: Call, reason: str, analysis: _Analysis) -> None:
+    """A function of one value gets one secant; a comparison waits for the operation that reads it."""
+    if not is_number(node):
+        analysis.pending[call.name] = BRANCHES
+        return
+    root = first_info(analysis.infos[analysis.roots.of(call.name)])
+    analysis.steps.append(Step(*analysis.roots.fuse(call, root)))
+
+
+def _has_gradient(node: fx.Node, call: Call, rule: Rule | None, analysis: _Analysis) -> bool:
+    """Whether the gradient can stand in: rows of the batch stay apart and the result is a number."""
+    waits = any(ref.name in analysis.pending for ref in call.inputs)
+    return is_number(node) and not waits and (rule is None or rule.gradient_may_stand_in)
+
+
+def _refuse(node: Any, reason: str, source: Source, found: list[Refusal]) -> None:
     operation = node.op if isinstance(node, Call) else node.target
     refusal = Refusal(str(operation), reason, source)
-    if not any(r.source == source and r.operation == refusal.operation for r in analysis.refusals):
-        analysis.refusals.append(refusal)
+    if not any(other.source == source and other.operation == refusal.operation for other in found):
+        found.append(refusal)
 
 
 def _refuse_random(node: fx.Node, analysis: _Analysis) -> None:
@@ -210,7 +277,7 @@ def _refuse_random(node: fx.Node, analysis: _Analysis) -> None:
             node,
             "it draws random numbers at prediction time",
             source_of(node, analysis.captured.root),
-            analysis,
+            analysis.refusals,
         )
 
 
@@ -222,58 +289,3 @@ def _arguments(argument: Any, analysis: _Analysis) -> Any:
     if isinstance(argument, dict):
         return {key: _arguments(part, analysis) for key, part in argument.items()}
     return argument
-
-
-class _LostBatchError(Exception):
-    """A sequence-dependent value in which the rows of the batch are mixed."""
-
-
-def _info(node: fx.Node, parents: list[Any] | None, analysis: _Analysis) -> Any:
-    value = node.meta["val"]
-    if isinstance(value, (tuple, list)):
-        return tuple(_value_info(v, node, parents, analysis) for v in value if isinstance(v, Tensor))
-    return _value_info(value, node, parents, analysis)
-
-
-def _first(info: ValueInfo | tuple[ValueInfo, ...]) -> ValueInfo:
-    return info[0] if isinstance(info, tuple) else info
-
-
-def _value_info(value: Tensor, node: fx.Node, parents: list[Any] | None, analysis: _Analysis) -> ValueInfo:
-    """Shape with the batch axis found from the symbolic sizes; its layout inside that axis is inherited."""
-    if value.numel() == 0 and not any(isinstance(size, torch.SymInt) for size in value.shape):
-        return ValueInfo(tuple(value.shape), None)
-    growing = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
-    if len(growing) != 1:
-        raise _LostBatchError(
-            "it mixes the rows of the batch, so one sequence's score would depend on its neighbours"
-        )
-    axis = growing[0]
-    size: Any = value.shape[axis]
-    multiple = size.node.expr / analysis.symbol
-    if not multiple.is_integer:
-        raise _LostBatchError(
-            f"it makes an axis of size {value.shape[axis]}, which is no multiple of the batch"
-        )
-    dims = tuple(int(multiple) if a == axis else int(size) for a, size in enumerate(value.shape))
-    return ValueInfo(dims, _batch_axis(axis, dims, node, parents))
-
-
-VIEWS = ("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default")
-
-
-def _batch_axis(axis: int, dims: tuple[int, ...], node: fx.Node, parents: list[Any] | None) -> BatchAxis:
-    if dims[axis] == 1:
-        return BatchAxis(axis)
-    parent = next((info for info in map(_first, parents or []) if info.batch is not None), None)
-    if parent is None or parent.batch is None:
-        raise _LostBatchError("the place of the batch cannot be followed through it")
-    if str(node.target) in VIEWS:
-        before = math.prod(parent.dims[: parent.batch.axis]) * parent.batch.outer
-        outer, rest = divmod(before, math.prod(dims[:axis]))
-        if rest or dims[axis] % max(outer, 1):
-            raise _LostBatchError("it reshapes across the batch")
-        return BatchAxis(axis, outer, dims[axis] // outer)
-    if parent.dims[parent.batch.axis] != dims[axis]:
-        raise _LostBatchError("the place of the batch cannot be followed through it")
-    return BatchAxis(axis, parent.batch.outer, parent.batch.inner)

@@ -107,7 +107,12 @@ class Rule:
     """Forward values that :meth:`backward` needs: "nothing", "inputs" or "outputs"."""
 
     fresh: ClassVar[bool] = False
-    """Whether :meth:`backward` returns dense tensors that nothing else holds, so that they may be added to."""
+    """Whether :meth:`backward` returns dense tensors that nothing else holds and that may be added to."""
+
+    linear: ClassVar[bool] = False
+    """Whether the multiplier does not depend on the values: true of every linear operation."""
+    gradient_may_stand_in: ClassVar[bool] = False
+    """Whether a refused call may get its gradient instead: true where a refusal never concerns the batch."""
 
     def refusal(self, call: Call) -> str | None:
         """Why this particular call has no exact rule, or None."""

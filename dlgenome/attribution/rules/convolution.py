@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
+from dlgenome.attribution.rules.linear import Linear
 
 
 class Convolution(Rule):
     """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
 
     title = "linear (convolution)"
+    linear = True
     fresh = True
 
     def __init__(self, axes: int) -> None:
@@ -82,6 +84,16 @@ class Convolution(Rule):
         if self.axes == 2:
             return values * 2 if len(values) == 1 else values
         return [neutral, values[0]]
+
+
+class AnyConvolution(Linear):
+    """Every other convolution, transposed ones among them."""
+
+    title = "linear (convolution)"
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where the weights depend on the sequence."""
+        return None if call.inputs == (call.args[0],) else "its weights depend on the sequence"
 
 
 class SamePadding(Convolution):
@@ -152,6 +164,7 @@ def channels_last(value: Tensor) -> Tensor:
 RULES: dict[Any, Rule] = {
     aten.conv1d.default: Convolution(1),
     aten.conv2d.default: Convolution(2),
+    aten.convolution.default: AnyConvolution(),
     aten.conv1d.padding: SamePadding(1),
     aten.conv2d.padding: SamePadding(2),
 }

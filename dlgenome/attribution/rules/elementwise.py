@@ -32,6 +32,7 @@ class Elementwise(Rule):
     title = "rescale"
     keeps = "inputs"
     fresh = True
+    gradient_may_stand_in = True
 
     def refusal(self, call: Call) -> str | None:
         """Refused where a parameter of the function depends on the sequence."""

@@ -28,6 +28,7 @@ class Linear(Rule):
     """Any operation that is linear in its sequence-dependent inputs, through automatic differentiation."""
 
     title = "linear"
+    linear = True
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Adjoint applied to the multiplier; the values of the inputs play no part."""

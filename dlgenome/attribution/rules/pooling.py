@@ -60,10 +60,13 @@ class MaxPool(Rule):
 
 
 class AxisMax(Rule):
-    """Maximum over one axis or several: one window as large as the axes."""
+    """Maximum (or minimum, sign -1) over one axis or several: one window as large as the axes."""
 
     title = "rescale (maximum)"
     keeps = "inputs"
+
+    def __init__(self, sign: int = 1) -> None:
+        self.sign = sign
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the maximum is taken over the batch."""
@@ -77,7 +80,7 @@ class AxisMax(Rule):
         kept = [axis for axis in range(len(info.dims)) if axis not in axes]
         batch = call.input_batch(0)
         moved = BatchAxis(kept.index(batch.axis), batch.outer, batch.inner)
-        value = saved.kept[0].permute(*kept, *axes).flatten(len(kept))
+        value = (saved.kept[0] * self.sign).permute(*kept, *axes).flatten(len(kept))
         largest, position = value.max(-1, keepdim=True)
         spread = _scatter(
             (value, largest, position),
@@ -130,4 +133,6 @@ RULES: dict[Any, Rule] = {
     aten.adaptive_max_pool2d.default: MaxPool(2, adaptive=True),
     aten.amax.default: AxisMax(),
     aten.max.dim: AxisMax(),
+    aten.amin.default: AxisMax(-1),
+    aten.min.dim: AxisMax(-1),
 }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten, unbroadcast
 from dlgenome.attribution.rules.elementwise import Square
+from dlgenome.attribution.rules.linear import LINEAR
 
 
 def midpoint(saved: Backward, index: int, call: Call) -> Tensor:
@@ -77,17 +78,19 @@ class MatrixProduct(Rule):
     keeps = "inputs"
 
     def refusal(self, call: Call) -> str | None:
-        """Refused where a factor is a vector, or the batch is one of the two matrix axes of both."""
+        """Refused where two values are multiplied across the batch, or one of them is a vector."""
+        if len(call.inputs) == 1 and call.args[0] != call.args[1]:
+            return None
         if any(len(info.dims) < 2 for info in (*call.input_infos, call.output)):
             return "a factor is a vector; write it as a matrix"
-        if len(call.inputs) == 2 and any(
-            i.batch and i.batch.axis >= len(i.dims) - 2 for i in call.input_infos
-        ):
+        if any(i.batch and i.batch.axis >= len(i.dims) - 2 for i in call.input_infos):
             return "it multiplies across the batch"
         return None
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Left: multiplier times the mean right factor, transposed; right: likewise."""
+        if len(call.inputs) == 1 and call.args[0] != call.args[1]:
+            return LINEAR.backward(call, multiplier, saved)
         shapes = [info.shape(saved.step.pairs) for info in call.input_infos]
         left, right = call.args[:2]
         square = len(call.inputs) == 1 and left == right

@@ -1,0 +1,88 @@
+"""Where the batch is in every value of a captured graph, from its symbolic sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dlgenome.attribution.capture import CapturedGraph
+from dlgenome.attribution.layout import BatchAxis, ValueInfo
+from dlgenome.errors import UnsupportedModelError
+
+VIEWS = ("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default")
+Info = ValueInfo | tuple[ValueInfo, ...]
+
+
+class LostBatchError(Exception):
+    """A sequence-dependent value in which the rows of the batch are mixed."""
+
+
+def batch_symbol(captured: CapturedGraph) -> Any:
+    """The symbol that stands for the batch size; UnsupportedModelError where the model fixes it."""
+    size = captured.sequences.meta["val"].shape[0]
+    if isinstance(size, int):
+        raise UnsupportedModelError(
+            "The model fixes the batch size; use x.shape[0] in its forward instead of a number."
+        )
+    return size.node.expr
+
+
+def first_info(info: Info) -> ValueInfo:
+    """The shape of a value, or of the first of several."""
+    return info[0] if isinstance(info, tuple) else info
+
+
+def value_info(node: fx.Node, parents: list[Info], symbol: Any) -> Info:
+    """Shape and batch axis of what a node makes from its sequence-dependent ``parents``.
+
+    Raises LostBatchError where the rows of the batch cannot be told apart any more.
+    """
+    value = node.meta["val"]
+    if isinstance(value, (tuple, list)):
+        return tuple(_single(v, node, parents, symbol) for v in value if isinstance(v, Tensor))
+    return _single(value, node, parents, symbol)
+
+
+def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> ValueInfo:
+    """The batch axis is the one whose size grows with it; its layout inside that axis is inherited."""
+    if value.numel() == 0 and not any(isinstance(size, torch.SymInt) for size in value.shape):
+        return ValueInfo(tuple(value.shape), None)
+    growing = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+    if len(growing) != 1:
+        raise LostBatchError(
+            "it mixes the rows of the batch, so one sequence's score would depend on its neighbours"
+        )
+    axis = growing[0]
+    size: Any = value.shape[axis]
+    multiple = size.node.expr / symbol
+    if not multiple.is_integer:
+        raise LostBatchError(f"it makes an axis of size {size}, which is no multiple of the batch")
+    dims = tuple(int(multiple) if a == axis else int(size) for a, size in enumerate(value.shape))
+    return ValueInfo(dims, _batch_axis(axis, dims, node, parents))
+
+
+def _batch_axis(axis: int, dims: tuple[int, ...], node: fx.Node, parents: list[Info]) -> BatchAxis:
+    parent = next((info for info in map(first_info, parents) if info.batch is not None), None)
+    if parent is None or parent.batch is None:
+        if dims[axis] == 1:
+            return BatchAxis(axis)
+        raise LostBatchError("the place of the batch cannot be followed through it")
+    if str(node.target) in VIEWS:
+        return _through_view(axis, dims, parent, parent.batch)
+    if dims[axis] == 1:
+        return BatchAxis(axis)
+    if parent.dims[parent.batch.axis] != dims[axis]:
+        raise LostBatchError("the place of the batch cannot be followed through it")
+    return BatchAxis(axis, parent.batch.outer, parent.batch.inner)
+
+
+def _through_view(axis: int, dims: tuple[int, ...], parent: ValueInfo, batch: BatchAxis) -> BatchAxis:
+    """A view keeps the number of elements before the batch, wherever it draws the lines between axes."""
+    before = math.prod(parent.dims[: batch.axis]) * batch.outer
+    outer, rest = divmod(before, math.prod(dims[:axis]))
+    if rest or dims[axis] % outer:
+        raise LostBatchError("it reshapes across the batch, so rows of the batch are mixed")
+    return BatchAxis(axis, outer, dims[axis] // outer)
