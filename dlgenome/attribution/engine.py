@@ -17,6 +17,7 @@ from torch import Tensor
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.rules.base import Backward, fill
+from dlgenome.attribution.steady import steady_bits
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,14 @@ class Engine:
     @torch.no_grad()
     def run(self, rows: Tensor, targets: int) -> PairMultipliers:
         """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length)."""
-        values, kept = self._forward(rows)
-        output = values[self.program.output]
-        step = self.step
-        multipliers = []
-        for target in range(targets):
-            seed = output.new_zeros(step.pairs, targets)
-            seed[:, target] = 1
-            multipliers.append(self._backward(seed, kept, rows))
-        batch = BatchAxis()
+        step, batch, multipliers = self.step, BatchAxis(), []
+        with steady_bits(rows.device):
+            values, kept = self._forward(rows)
+            output = values[self.program.output]
+            for target in range(targets):
+                seed = output.new_zeros(step.pairs, targets)
+                seed[:, target] = 1
+                multipliers.append(self._backward(seed, kept, rows))
         return PairMultipliers(
             multipliers,
             step.sequence_part(output, batch).reshape(step.sequences, targets),

@@ -39,10 +39,10 @@ _UNSTEADY = frozenset(
 
 def steady_bits(device: torch.device) -> AbstractContextManager[object]:
     """Context in which every function of single numbers gives bits that do not depend on the place."""
-    return _SteadyBits() if device.type == "cpu" else nullcontext()
+    return _SteadyBits() if device.type == "cpu" else nullcontext()  # type: ignore[no-untyped-call]
 
 
-class _SteadyBits(TorchDispatchMode):
+class _SteadyBits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -376,7 +376,8 @@ def sort(x: Tensor) -> Tensor:
 
 
 def spectrum(x: Tensor) -> Tensor:
-    return torch.fft.rfft(x).abs()
+    power: Tensor = torch.fft.rfft(x).abs()
+    return power
 
 
 def over_batch(x: Tensor) -> Tensor:
@@ -400,7 +401,8 @@ def total(x: Tensor) -> Tensor:
 
 
 def running_median(x: Tensor) -> Tensor:
-    return torch.median(x.unfold(-1, 3, 3), -1)[0]
+    middle: Tensor = torch.median(x.unfold(-1, 3, 3), -1)[0]
+    return middle
 
 
 @pytest.mark.parametrize(
