@@ -12,6 +12,8 @@ import logging
 import re
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from dlgenome.attribution.decompositions import OWN
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Source
 from dlgenome.errors import UnsupportedModelError
@@ -55,28 +59,69 @@ def capture(
 
     Raises UnsupportedModelError where the module cannot be traced with an open batch size.
     """
-    frozen = copy.deepcopy(module).eval().requires_grad_(False).to(device=device, dtype=dtype)
+    frozen = copy.deepcopy(module).eval()
+    for parameter in frozen.parameters():
+        if parameter.is_leaf:
+            parameter.requires_grad_(False)
+    frozen.to(device=device, dtype=dtype)
     example = torch.zeros(3, *input_shape, device=device, dtype=dtype)
     example[:, 0] = 1
-    exported, notes = _export(frozen, example)
-    return _read(exported, root, notes)
+    with _quiet(), torch.no_grad():
+        try:
+            exported, notes = _export(frozen, example)
+            return _read(exported, root, notes)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            if _is_final(error):
+                raise UnsupportedModelError(_explain(error)) from error
+            refused = error
+        try:
+            return _trace(frozen, example, root)
+        except Exception as error:
+            log.debug("tracing stopped, too: %s", error)
+            raise UnsupportedModelError(_explain(refused)) from refused
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither warnings nor log lines of torch while it captures: the user can do nothing about them."""
+    logger = logging.getLogger("torch")
+    previous = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(previous)
 
 
 def _export(module: nn.Module, example: Tensor) -> tuple[ExportedProgram, tuple[str, ...]]:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        previous = logging.getLogger("torch").level
-        logging.getLogger("torch").setLevel(logging.CRITICAL)
-        try:
-            exported: ExportedProgram = torch.export.export(
-                module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},)
-            )
-            notes = _switch_off_dropout(exported)
-            return exported.run_decompositions(_decompositions()), notes
-        except Exception as error:
-            raise UnsupportedModelError(_explain(error)) from error
-        finally:
-            logging.getLogger("torch").setLevel(previous)
+    exported: ExportedProgram = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
+    notes = _switch_off_dropout(exported)
+    return exported.run_decompositions(_decompositions()), notes
+
+
+def _trace(module: nn.Module, example: Tensor, root: str) -> CapturedGraph:
+    """The graph of one call, where torch.export gives up (TorchScript, calls it does not know).
+
+    Python branches are frozen as they went; module paths and source lines are lost.
+    """
+    traced = make_fx(
+        torch.func.functionalize(lambda sequences: module(sequences)),
+        tracing_mode="symbolic",
+        decomposition_table=_decompositions(),
+        _allow_non_fake_inputs=True,
+    )(example)
+    nodes = list(traced.graph.nodes)
+    constants = {node.name: getattr(traced, node.target).detach() for node in nodes if node.op == "get_attr"}
+    sequences = next(node for node in nodes if node.op == "placeholder")
+    (output,) = next(node for node in nodes if node.op == "output").args
+    note = (
+        "torch.export cannot capture this model; it was traced instead (experimental), without source lines"
+    )
+    return CapturedGraph(traced.graph, constants, sequences, output, root, (note,))
 
 
 def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
@@ -91,15 +136,30 @@ def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
 
 
 def _decompositions() -> dict[Any, Any]:
-    """The default table less every operation that has a rule of its own.
+    """The default table and our own, less every operation that has a rule.
 
     The default one turns softplus, celu, mish, prelu, threshold and others into ``where`` on conditions that
     depend on the sequence, for which no exact rule exists.
     """
     table = dict(default_decompositions())
+    table.update(OWN)
     for operation in RULES:
         table.pop(operation, None)
     return table
+
+
+def _branches(error: Exception) -> bool:
+    return "DataDependent" in type(error).__name__ or "data-dependent" in str(error)
+
+
+def _fixes_batch(error: Exception) -> bool:
+    text = str(error)
+    return "specialized" in text or "Constraint" in type(error).__name__ or "marked" in text
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether tracing could only hide the problem: it freezes branches and sizes as the example has them."""
+    return _branches(error) or _fixes_batch(error)
 
 
 def _explain(error: Exception) -> str:
@@ -109,9 +169,9 @@ def _explain(error: Exception) -> str:
     where += [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [(file, line) for file, line in where if _is_users(file)]
     place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
-    if "DataDependent" in kind or "data-dependent" in text:
+    if _branches(error):
         reason = "it branches on the values of the sequence; write the branch with torch.where or remove it"
-    elif "specialized" in text or "Constraint" in kind or "marked" in text:
+    elif _fixes_batch(error):
         reason = "it fixes the batch size; use x.shape[0] instead of a number"
     else:
         first = next((line.strip() for line in text.splitlines() if line.strip()), kind)

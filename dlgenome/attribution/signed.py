@@ -69,9 +69,7 @@ class Signed:
         if self.same:
             return self.positive
         middle = (self.positive + self.negative) / 2
-        return torch.where(
-            difference > 0, self.positive, torch.where(difference < 0, self.negative, middle)
-        )
+        return torch.where(difference > 0, self.positive, torch.where(difference < 0, self.negative, middle))
 
 
 class SignedEngine(Engine):

@@ -23,7 +23,7 @@ class LostBatchError(Exception):
 def batch_symbol(captured: CapturedGraph) -> Any:
     """The symbol that stands for the batch size; UnsupportedModelError where the model fixes it."""
     size = captured.sequences.meta["val"].shape[0]
-    if isinstance(size, int):
+    if not _is_open(size):
         raise UnsupportedModelError(
             "The model fixes the batch size; use x.shape[0] in its forward instead of a number."
         )
@@ -48,9 +48,9 @@ def value_info(node: fx.Node, parents: list[Info], symbol: Any) -> Info:
 
 def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> ValueInfo:
     """The batch axis is the one whose size grows with it; its layout inside that axis is inherited."""
-    if value.numel() == 0 and not any(isinstance(size, torch.SymInt) for size in value.shape):
-        return ValueInfo(tuple(value.shape), None)
-    growing = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+    growing = [axis for axis, size in enumerate(value.shape) if _is_open(size)]
+    if not growing and value.numel() == 0:
+        return ValueInfo(tuple(int(size) for size in value.shape), None)
     if len(growing) != 1:
         raise LostBatchError(
             "it mixes the rows of the batch, so one sequence's score would depend on its neighbours"
@@ -62,6 +62,11 @@ def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> V
         raise LostBatchError(f"it makes an axis of size {size}, which is no multiple of the batch")
     dims = tuple(int(multiple) if a == axis else int(size) for a, size in enumerate(value.shape))
     return ValueInfo(dims, _batch_axis(axis, dims, node, parents))
+
+
+def _is_open(size: Any) -> bool:
+    """Whether a size is not a number yet; tracing wraps known sizes, too."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
 def _batch_axis(axis: int, dims: tuple[int, ...], node: fx.Node, parents: list[Info]) -> BatchAxis:

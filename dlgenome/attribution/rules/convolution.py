@@ -87,13 +87,33 @@ class Convolution(Rule):
 
 
 class AnyConvolution(Linear):
-    """Every other convolution, transposed ones among them."""
+    """The general operation ``(x, w, b, stride, padding, dilation, transposed, output padding, groups)``."""
 
     title = "linear (convolution)"
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence."""
         return None if call.inputs == (call.args[0],) else "its weights depend on the sequence"
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Convolved values; channels-last in memory unless the convolution is transposed."""
+        plain = _plain(args)
+        return super().forward(call, args, kwargs) if plain is None else plain[0].forward(call, plain[1], {})
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Adjoint of the convolution; a transposed one through automatic differentiation."""
+        plain = _plain(saved.args)
+        if plain is None:
+            return super().backward(call, multiplier, saved)
+        return plain[0].backward(call, multiplier, replace(saved, args=plain[1]))
+
+
+def _plain(args: tuple[Any, ...]) -> tuple[Convolution, tuple[Any, ...]] | None:
+    """The same convolution as rule and arguments of conv1d or conv2d; None where it is neither."""
+    transposed, groups, axes = args[6], args[8], args[1].dim() - 2
+    if transposed or axes not in (1, 2):
+        return None
+    return Convolution(axes), (*args[:6], groups)
 
 
 class SamePadding(Convolution):
@@ -165,6 +185,7 @@ RULES: dict[Any, Rule] = {
     aten.conv1d.default: Convolution(1),
     aten.conv2d.default: Convolution(2),
     aten.convolution.default: AnyConvolution(),
+    aten._convolution.default: AnyConvolution(),
     aten.conv1d.padding: SamePadding(1),
     aten.conv2d.padding: SamePadding(2),
 }

@@ -1,0 +1,76 @@
+"""Where completeness is lost: the error of every single operation, for one step of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlgenome.attribution.engine import Engine
+from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.rules.base import Source
+from dlgenome.attribution.tracking import first_info
+
+
+@dataclass(frozen=True)
+class OperationError:
+    """How far one operation's rule is from summing to its output difference."""
+
+    operation: str
+    rule: str
+    source: Source
+    error: float
+    """Mean over pairs of |sum over inputs of m (x - r) - the same of the output|, over mean |f(x) - f(r)|."""
+
+
+class BlamingEngine(Engine):
+    """An engine that keeps every value and compares both sides of every operation on the way back."""
+
+    def __init__(self, program: Program, step: StepShape) -> None:
+        super().__init__(program, step)
+        self._keep = {program.sequences, *(s.call.name for s in program.steps)}
+        self._missed: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def blame(self, rows: Tensor, target: int, targets: int) -> list[OperationError]:
+        """Errors of all operations that the target needs, the worst first."""
+        self._missed = {}
+        values, kept = self._forward(rows)
+        output = values[self.program.output]
+        seed = output.new_zeros(self.step.pairs, targets)
+        seed[:, target] = 1
+        self._backward(seed, kept, rows)
+        change = output[: self.step.sequences].repeat_interleave(self.step.references, 0)[:, target]
+        scale = (change - output[self.step.sequences :, target]).abs().mean().double()
+        found = [
+            OperationError(
+                str(s.call.op), s.rule.title, s.call.source, float(self._missed[s.call.name] / scale)
+            )
+            for s in self.program.steps
+            if s.call.name in self._missed and s.rule.title != "identity"
+        ]
+        return sorted(found, key=lambda fact: -fact.error)
+
+    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
+        own: dict[str, Any] = {}
+        super()._send_back(step, multiplier, kept, own)
+        before = sum(
+            self._carried(ref.name, own[ref.name], kept) for ref in step.call.inputs if ref.name in own
+        )
+        after = self._carried(step.call.name, multiplier, kept)
+        self._missed[step.call.name] = (before - after).abs().mean()
+        for name, part in own.items():
+            waiting[name] = part if name not in waiting else waiting[name] + part
+
+    def _carried(self, name: str, multiplier: Tensor, kept: dict[str, Any]) -> Tensor:
+        """Sum of m (x - r) of a value, (pairs,) in float64."""
+        batch = first_info(self.program.infos[name]).batch
+        assert batch is not None
+        value = kept[name]
+        gap = self.step.sequence_part(value, batch) - self.step.reference_part(value, batch)
+        carried = self.step.pair_part(multiplier, batch).double() * gap.double()
+        rows = carried.movedim((batch.axis + 1, batch.axis + 2), (0, 1))
+        return rows.reshape(self.step.pairs, -1).sum(1)
