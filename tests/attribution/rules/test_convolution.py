@@ -86,9 +86,13 @@ def convolve(value: Any, weight: Any, bias: Any, case: Case) -> Any:
     return out
 
 
+GENERAL = {aten.convolution.default: (), aten._convolution.default: (False, False, True, True)}
+"""The general operations, and what the second takes for the processor after the arguments of both."""
+
+
 @pytest.mark.parametrize("operation", list(convolution.RULES), ids=str)
 def test_every_convolution_has_a_case(operation: Any) -> None:
-    assert operation in {case.op for case in CASES}
+    assert operation in {case.op for case in CASES} | {*GENERAL}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -117,3 +121,40 @@ def test_weights_that_depend_on_the_sequence_are_refused(operation: Any) -> None
     infos = (ValueInfo((1, 4, 9), BatchAxis()), ValueInfo((1, 4, 3), BatchAxis()))
     call = Call("y", operation, (value, weight), {}, (value, weight), infos, infos[0], Source("", ""))
     assert convolution.RULES[operation].refusal(call) == "its weights depend on the sequence"
+
+
+@pytest.mark.parametrize("operation", GENERAL, ids=str)
+@pytest.mark.parametrize("case", [CASES[4], CASES[8], CASES[11], CASES[21]], ids=str)
+def test_general_convolution_equals_the_transposed_matrix(operation: Any, case: Case, bench: Any) -> None:
+    generator = np.random.default_rng(4)
+    weight, bias = generator.normal(size=(4, 4 // case.groups, *case.kernel)), generator.normal(size=4)
+    geometry = (list(case.stride), list(case.padding), list(case.dilation), False, [0] * len(case.size))
+    rest = (torch.from_numpy(weight), torch.from_numpy(bias), *geometry, case.groups, *GENERAL[operation])
+    run = bench.run(operation, [bench.draw(1, 4, *case.size)], lambda refs, rows: (refs[0], *rest))
+    bench.check_linear(run, lambda value: convolve(value, weight, bias, case))
+
+
+@pytest.mark.parametrize("operation", GENERAL, ids=str)
+def test_transposed_convolution_equals_the_transposed_matrix(operation: Any, bench: Any) -> None:
+    """Each input number adds the kernel, times itself, to the output at stride times its place."""
+    weight = np.random.default_rng(8).normal(size=(3, 2, 4))
+
+    def definition(value: Any) -> Any:
+        out = np.zeros((1, 2, (value.shape[2] - 1) * 2 + 4 + 1))
+        for source, channel, place, offset in itertools.product(range(3), range(2), range(5), range(4)):
+            out[0, channel, 2 * place + offset] += value[0, source, place] * weight[source, channel, offset]
+        return out[:, :, 1:-1]
+
+    rest = (torch.from_numpy(weight), None, [2], [1], [1], True, [1], 1, *GENERAL[operation])
+    run = bench.run(operation, [bench.draw(1, 3, 5)], lambda refs, rows: (refs[0], *rest))
+    bench.check_linear(run, definition)
+
+
+def test_convolution_over_three_axes_is_linear(bench: Any) -> None:
+    weight = np.random.default_rng(9).normal(size=(2, 2, 2, 2, 2))
+    case = Case((3, 2, 3), (2, 2, 2), (1, 1, 1), (0, 0, 0), (1, 1, 1))
+    rest = (torch.from_numpy(weight), None, [1] * 3, [0] * 3, [1] * 3, False, [0] * 3, 1)
+    run = bench.run(
+        aten.convolution.default, [bench.draw(1, 2, 3, 2, 3)], lambda refs, rows: (refs[0], *rest)
+    )
+    bench.check_linear(run, lambda value: convolve(value, weight, None, case))

@@ -104,6 +104,9 @@ def cases() -> Iterator[Case]:
     yield Case(aten.amax.default, (3, 1, 4), ([0],), whole_axes((0,), False), SECOND, FIRST)
     yield Case(aten.amax.default, (3, 6, 4), ([2, 0],), whole_axes((0, 2), False),
                BatchAxis(1, 2, 3), BatchAxis(0, 2, 3))  # fmt: skip
+    yield Case(aten.amin.default, (1, 2, 5), ([-1],), whole_axes((2,), False))
+    yield Case(aten.amin.default, (1, 2, 5), ([1, 2], True), whole_axes((1, 2), True))
+    yield Case(aten.min.dim, (1, 4, 3), (1,), whole_axes((1,), False))
     yield Case(aten.max.dim, (1, 4, 3), (1,), whole_axes((1,), False))
     yield Case(aten.max.dim, (1, 4, 3), (-2, True), whole_axes((1,), True))
 
@@ -125,6 +128,9 @@ def pool_twin(windows: Any, x: Any, r: Any, multiplier: Any) -> Any:
     return out
 
 
+SMALLEST = (aten.amin.default, aten.min.dim)
+
+
 def check(case: Case, value: torch.Tensor, bench: Any) -> None:
     run = bench.run(
         case.op, [value], lambda refs, count: (refs[0], *case.rest), batches=[case.place],
@@ -133,9 +139,11 @@ def check(case: Case, value: torch.Tensor, bench: Any) -> None:
     windows = case.windows(run.rows[0][0][0].shape)
     for (inputs,), outputs in run.rows:
         for place, members in windows.items():
-            assert outputs[0][place] == max(inputs[m] for m in members)
+            extreme = min if case.op in SMALLEST else max
+            assert outputs[0][place] == extreme(inputs[m] for m in members)
     for pair in run.pairs:
-        expected = pool_twin(windows, pair.sequence[0], pair.reference[0], pair.multiplier[0])
+        sign = -1 if case.op in SMALLEST else 1
+        expected = pool_twin(windows, sign * pair.sequence[0], sign * pair.reference[0], pair.multiplier[0])
         np.testing.assert_allclose(pair.result[0], expected, rtol=1e-12, atol=1e-12)
     bench.check_complete(run)
 
