@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DlgenomeError(Exception):
-    """A problem that the user can mend; the message is one sentence that says what is wrong and what to do."""
+    """A problem that the user can mend; the message says what is wrong and what to do."""
 
     exit_code = 1
 

@@ -199,6 +199,18 @@ def attribute(list_outputs: bool, **flags: Any) -> None:
         summary = run(config, progress)
     for line in report(summary, config):
         log.info("%s", line)
+    warn_of_two_modiscos()
+
+
+def warn_of_two_modiscos() -> None:
+    """The scores are fine, but the next command would run a broken TF-MoDISco."""
+    from dlgenome.environment import check_modisco
+    from dlgenome.errors import UsageError
+
+    try:
+        check_modisco()
+    except UsageError as problem:
+        log.warning("%s", problem)
 
 
 def run_config(flags: dict[str, Any]) -> RunConfig:

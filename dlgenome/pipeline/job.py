@@ -114,6 +114,8 @@ def prepare(
         batch_size = automatic_batch_size(
             program, references.n_references, device, PRECISIONS[config.precision]
         )
+        # No more pairs a step than there are in the run: the rest would be padding.
+        batch_size = min(batch_size, len(plan) * references.n_references)
     return Job(
         config,
         paths,

@@ -73,11 +73,11 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
-        "next_commands": _next_commands(job),
+        "next_commands": next_commands(job),
     }
 
 
-def _next_commands(job: Job) -> list[str]:
+def next_commands(job: Job) -> tuple[str, ...]:
     """Motif discovery on the first target, from whichever of its files this run writes."""
     target, formats = job.targets[0].name, job.paths.formats
     if "h5" in formats:
@@ -86,20 +86,7 @@ def _next_commands(job: Job) -> list[str]:
         sequences, contributions = job.paths.npz(target)
         scores = ["-s", str(sequences), "-a", str(contributions)]
     else:
-        return []
+        return ()
     width = str(min(400, job.plan.length // 2 * 2))
-    return [
-        shlex.join(
-            [
-                "modisco",
-                "motifs",
-                *scores,
-                "-n",
-                "20000",
-                "-w",
-                width,
-                "-o",
-                f"{job.config.output}.modisco.h5",
-            ]
-        )
-    ]
+    motifs = f"{job.config.output}.modisco.h5"
+    return (shlex.join(["modisco", "motifs", *scores, "-n", "20000", "-w", width, "-o", motifs]),)

@@ -22,7 +22,7 @@ from dlgenome.errors import CompletenessError, DlgenomeError
 from dlgenome.model.targets import parse_targets
 from dlgenome.pipeline.job import Job, prepare
 from dlgenome.pipeline.prefetch import prefetch
-from dlgenome.pipeline.record import identity, provenance_attributes, run_facts
+from dlgenome.pipeline.record import identity, next_commands, provenance_attributes, run_facts
 from dlgenome.scores import CompletenessSummary
 from dlgenome.types import Codes, RegionScores, ScoredWindow, Window
 from dlgenome.writers.finish import finish_run
@@ -148,7 +148,10 @@ def _region_scores(result: Contributions, index: int, job: Job) -> RegionScores:
 
 def _finish(job: Job, spool: Spool, seconds: dict[str, float], threads: int) -> RunSummary:
     config, begun = job.config, time.monotonic()
-    facts = run_facts(job, seconds)
+
+    def facts() -> dict[str, Any]:
+        return run_facts(job, {**seconds, "writing": time.monotonic() - begun})
+
     completeness = finish_run(
         job.paths,
         spool,
@@ -163,7 +166,6 @@ def _finish(job: Job, spool: Spool, seconds: dict[str, float], threads: int) -> 
         run_facts=facts,
         target_identity={t.name: {"target": t.text} for t in job.targets},
     )
-    log.info("written in %.1f s", time.monotonic() - begun)
     return RunSummary(
         job.paths.all(),
         len(job.plan),
@@ -171,7 +173,7 @@ def _finish(job: Job, spool: Spool, seconds: dict[str, float], threads: int) -> 
         sum(seconds.values()) + time.monotonic() - begun,
         job.batch_size,
         completeness,
-        tuple(facts["next_commands"]),
+        next_commands(job),
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import pyBigWig
 
 from dlgenome.errors import Interrupted
 from dlgenome.scores import AttributeValue, CompletenessSummary, ScoresFile, summarize_completeness
@@ -36,7 +39,7 @@ def finish_run(
     overlap: Overlap,
     crop: int | None,
     score_dtype: ScoreDtype,
-    run_facts: Mapping[str, Any],
+    run_facts: Callable[[], Mapping[str, Any]],
     target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
 ) -> dict[str, CompletenessSummary]:
     """Make every final file, name them with ``run.json`` last, and remove ``PREFIX.partial``.
@@ -66,7 +69,7 @@ def finish_run(
         write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
     write_skipped(paths.inside_partial(paths.skipped_tsv), skipped)
     outputs = [path.name for path in paths.all()]
-    facts = {"completeness": completeness, "outputs": outputs, **run_facts}
+    facts = {"completeness": completeness, "outputs": outputs, **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)
     _publish(paths)
     return completeness
@@ -98,10 +101,18 @@ def _write_target(
         if "bigwig" in paths.formats:
             bigwig_path = paths.inside_partial(paths.bigwig(target))
             write_bigwig(bigwig_path, scores, overlap=overlap, crop=crop, contigs=contigs)
+            _read_back(bigwig_path, contigs)
         if "npz" in paths.formats:
             ohe, attr = (paths.inside_partial(path) for path in paths.npz(target))
             write_npz(ohe, attr, scores)
         return summarize_completeness(scores.qc["delta_error"])
+
+
+def _read_back(path: Path, contigs: tuple[Contig, ...]) -> None:
+    """Open a finished bigWig with the library that most tools use; it must see every contig."""
+    with clear_write_errors(path), pyBigWig.open(str(path)) as bigwig:
+        if not bigwig.isBigWig() or dict(bigwig.chroms()) != {c.name: c.length for c in contigs}:
+            raise RuntimeError(f"{path} cannot be read back as it was written")
 
 
 def _windows(reader: SpoolReader) -> Iterator[Window]:

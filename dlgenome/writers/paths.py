@@ -207,7 +207,7 @@ def estimate_bytes(
     item = 2 if score_dtype == "float16" else 4
     one_target = 4 * length * (1.2 * item + 0.2)
     made = 2.0 + (1.0 if "npz" in formats else 0.0)
-    bigwig = 5.0 * length if "bigwig" in formats else 0.0
+    bigwig = 6.5 * length if "bigwig" in formats else 0.0
     return int(n_rows * n_targets * (one_target * made + bigwig)) + 2**20
 
 

@@ -108,7 +108,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             "provenance": {"command_line": "dlgenome attribute", "host": "here"},
             "overlap": "nearest",
             "crop": None,
-            "run_facts": {"n_scored": n_rows},
+            "run_facts": lambda: {"n_scored": n_rows},
             **options,
         }
         finish_run(paths, spool, skipped=skipped, formats=formats, score_dtype=score_dtype, **arguments)

@@ -53,7 +53,7 @@ def test_npz_pair_holds_what_the_hdf5_holds(make_run: MakeRun) -> None:
 
 
 def test_run_json_has_the_facts_the_files_and_the_completeness(make_run: MakeRun) -> None:
-    run = make_run(run_facts={"n_scored": 21, "seconds": 1.5})
+    run = make_run(run_facts=lambda: {"n_scored": 21, "seconds": 1.5})
     facts = json.loads(run.paths.run_json.read_text())
     assert facts["n_scored"] == 21
     assert facts["outputs"] == [path.name for path in run.paths.all()]
@@ -163,5 +163,5 @@ def test_a_spool_that_lost_rows_is_noticed(tmp_path: Path, make_row: Callable[..
             overlap="nearest",
             crop=None,
             score_dtype="float32",
-            run_facts={},
+            run_facts=dict,
         )

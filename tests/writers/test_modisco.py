@@ -63,7 +63,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> OutputPaths:
         overlap="nearest",
         crop=None,
         score_dtype="float32",
-        run_facts={},
+        run_facts=dict,
     )
     return paths
 
