@@ -172,7 +172,8 @@ def test_memory_does_not_grow_with_the_number_of_regions(tmp_path: Path, make_ro
         return highest
 
     peak(50)  # imports and caches are counted once
-    assert peak(2000) < 1.1 * peak(200)
+    # Blocks wait for the compressing thread, some more, some less; 1,800 rows of scores would be 58 MB.
+    assert peak(2000) < 1.1 * peak(200) + 2**19
 
 
 def test_zero_rows_make_an_empty_spool_that_cannot_become_a_file(tmp_path: Path) -> None:
