@@ -19,7 +19,7 @@ from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.registry import RULES
-from dlgenome.attribution.rules.base import Backward, Call, Ref, Source, fill
+from dlgenome.attribution.rules.base import Backward, Call, Ref, Rule, Source, fill
 
 Floats = NDArray[np.float64]
 Arguments = Callable[[list[Ref], int], tuple[Any, ...]]
@@ -87,9 +87,10 @@ class Bench:
         output_batch: BatchAxis = FIRST,
         keywords: dict[str, Any] | None = None,
         unused_outputs: tuple[int, ...] = (),
+        rule: Rule | None = None,
     ) -> Run:
         """Forward and backward of ``operation``; ``arguments(refs, rows)`` are its arguments."""
-        rule = RULES[operation]
+        rule = rule or RULES[operation]
         places = list(batches or [FIRST] * len(inputs))
         refs = [Ref(f"input{index}") for index in range(len(inputs))]
         infos = tuple(self._info(value, place) for value, place in zip(inputs, places, strict=True))

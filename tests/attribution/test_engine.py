@@ -517,3 +517,38 @@ def test_outputs_that_the_target_does_not_need_are_not_asked_for_a_rule(
     program = lower(capture(TwoHeads(), (4, LENGTH)))
     assert not program.refusals
     assert "sort" not in " ".join(fact.name for fact in operations(program))
+
+
+def handwritten_elu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.exp(x) - 1)
+
+
+def handwritten_leaky_relu(x: Tensor) -> Tensor:
+    return x * (x > 0) + 0.1 * x * (x <= 0)
+
+
+def handwritten_swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.7 * x)
+
+
+def sawtooth(x: Tensor) -> Tensor:
+    return x - torch.floor(x)
+
+
+def bent_twice(x: Tensor) -> Tensor:
+    return torch.where(x > 1, x.abs(), (x + 0.3).abs() * 0.5 + x.clamp(-0.2, 0.1))
+
+
+@pytest.mark.parametrize(
+    "function", [handwritten_elu, handwritten_leaky_relu, handwritten_swish, sawtooth, bent_twice]
+)
+def test_functions_of_one_value_written_by_hand_are_exact(
+    function: Callable[[Tensor], Tensor], pair_multipliers: Multipliers
+) -> None:
+    module = Refused(function).eval()
+    for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+        module = module.to(dtype)
+        sequences, references = one_hot(3, 4, LENGTH, dtype=dtype), one_hot(4, 4, 20, LENGTH, dtype=dtype)
+        result = pair_multipliers(module, sequences, references)
+        torch.testing.assert_close(result.predictions, module(sequences).detach())
+        assert relative_error(result, sequences, references) < limit

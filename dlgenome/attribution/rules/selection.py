@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from dlgenome.attribution.layout import unflatten
 from dlgenome.attribution.rules.base import (
     Backward,
     Call,
@@ -63,11 +65,21 @@ class Extremum(Rule):
     def _side(call: Call, saved: Backward, side: int, of_sequence: bool) -> Tensor:
         argument = call.args[side]
         if not call.depends(argument):
-            constant: Tensor = saved.args[side]
-            return constant
+            return _unfolded(saved.args[side], call, saved)
         index = call.inputs.index(argument)
         batch = call.input_batch(index)
         return saved.sequence(index, batch) if of_sequence else saved.reference(index, batch)
+
+
+def _unfolded(constant: Tensor, call: Call, saved: Backward) -> Tensor:
+    """A constant whose batch axis, where it has one, is split as that of the values is."""
+    axis = call.batch.axis - (len(call.output.dims) - constant.dim())
+    if axis < 0:
+        return constant
+    batch = replace(call.batch, axis=axis)
+    if constant.shape[axis] == 1:
+        return unflatten(constant, axis, (1, 1, 1, 1))
+    return saved.step.pair_part(constant, batch)
 
 
 class Place(Linear):

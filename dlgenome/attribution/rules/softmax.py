@@ -104,7 +104,7 @@ class LogSumExp(Softmax):
         axis = _axes(call)[0] % len(call.input_infos[0].dims)
         through_mean = self._output_multiplier(call, multiplier, saved, axis)
         known = ~torch.isneginf(saved.step.flat_pairs(saved.reference(0, batch), batch))
-        share = known / known.sum(axis, keepdim=True)
+        share = known.to(multiplier.dtype) / known.sum(axis, keepdim=True)
         return [centred + saved.step.flat_pairs(through_mean, batch) * share]
 
 
