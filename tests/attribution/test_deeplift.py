@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -106,6 +106,16 @@ def make(name: str, batch_size: int = 64) -> DeepLift:
     return DeepLift(program_of(name), targets=2, n_references=REFERENCES, batch_size=batch_size)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Many steps of a few rows gain nothing from threads, and wait long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_batch_size_changes_scores_by_rounding_only(name: str, random_codes: Any) -> None:
     codes, references = random_codes(1, 5, LENGTH), random_codes(2, 5, REFERENCES, LENGTH)
@@ -118,11 +128,7 @@ def test_batch_size_changes_scores_by_rounding_only(name: str, random_codes: Any
                 assert np.abs(one[key] - other[key]).max() <= 1e-6 * np.abs(one[key]).max(), key
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("batch_size", [7, 64])
-def test_order_place_in_the_batch_and_a_second_run_change_no_bit(
-    name: str, batch_size: int, random_codes: Any
-) -> None:
+def check_order_and_second_run(name: str, batch_size: int, random_codes: Any) -> None:
     codes, references = random_codes(3, 7, LENGTH), random_codes(4, 7, REFERENCES, LENGTH)
     deeplift = make(name, batch_size=batch_size)
     scores = scores_of(deeplift, codes, references)
@@ -131,6 +137,17 @@ def test_order_place_in_the_batch_and_a_second_run_change_no_bit(
     order = np.array([4, 0, 6, 5, 1, 3, 2])
     shuffled = scores_of(deeplift, codes[order], references[order])
     assert_same_bits([{key: value[order] for key, value in one.items()} for one in scores], shuffled)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_order_place_in_the_batch_and_a_second_run_change_no_bit(name: str, random_codes: Any) -> None:
+    check_order_and_second_run(name, 64, random_codes)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_holds_with_fewer_pairs_a_step_than_references(name: str, random_codes: Any) -> None:
+    check_order_and_second_run(name, 7, random_codes)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
