@@ -8,13 +8,14 @@ extensions, all exact in the sum:
 
 * sums, views, pools of averages: parts are carried like values, multipliers go back unchanged;
 * factors k (batch-norm, products): ``P = k+ P + k- N``, ``m+ <- k+ m+ + k- m-``, and likewise for N and m-;
+* functions that are not defined everywhere (roots, logarithms, reciprocals) keep Rescale, since r + P or
+  r + N may lie outside their domain;
 * maxima: the selection of the exact max-pool rule carries both parts;
 * any other operation: its exact rule on the whole difference, split anew by the sign of its output's.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from dlgenome.attribution.rules.base import Backward, Rule, fill, unbroadcast
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
 from dlgenome.attribution.rules.elementwise import Elementwise
 from dlgenome.attribution.rules.linear import Add, BatchNorm, Dense, Negate
+from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 from dlgenome.attribution.rules.products import MatrixProduct, Product
 
 
@@ -82,17 +84,23 @@ class SignedEngine(Engine):
 
     def _backward(self, seed: Tensor, kept: dict[str, Any], rows: Tensor) -> Tensor:
         state = _Pass(self, kept)
-        waiting: dict[str, Signed] = {self.program.output: Signed(seed, seed)}
+        waiting: dict[str, dict[int, Signed]] = {self.program.output: {0: Signed(seed, seed)}}
         for step in reversed(self.program.steps):
-            multiplier = waiting.pop(step.call.name, None)
-            if multiplier is None:
+            multipliers = waiting.pop(step.call.name, None)
+            if multipliers is None:
                 continue
-            for ref, part in zip(step.call.inputs, state.back(step, multiplier), strict=True):
-                waiting[ref.name] = waiting[ref.name] + part if ref.name in waiting else part
+            if isinstance(step.rule, GetItem):
+                places, parts = [step.call.args[1]], [multipliers[0]]
+            else:
+                parts = state.back(step, multipliers)
+                places = [0] * len(parts)
+            for ref, place, part in zip(step.call.inputs, places, parts, strict=True):
+                slots = waiting.setdefault(ref.name, {})
+                slots[place] = slots[place] + part if place in slots else part
         result = waiting.get(self.program.sequences)
         if result is None:
             return rows.new_zeros(self.step.pairs, *rows.shape[1:])
-        return result.by_sign(state.difference(self.program.sequences))
+        return result[0].by_sign(state.difference(self.program.sequences))
 
     def arguments(self, step: Step) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of an operation with constants filled in for the pair rows."""
@@ -139,7 +147,7 @@ class _Pass:
 
     def __init__(self, engine: SignedEngine, kept: dict[str, Any]) -> None:
         self.engine, self.kept, self.step = engine, kept, engine.step
-        self._parts: dict[str, Signed] = {}
+        self._parts: dict[str, list[Signed]] = {}
 
     def difference(self, name: str) -> Tensor:
         """x - r of a value on the pair rows."""
@@ -151,23 +159,24 @@ class _Pass:
         gap = self.step.sequence_part(value, batch) - self.step.reference_part(value, batch)
         return self.step.flat_pairs(gap, batch)
 
-    def parts(self, name: str) -> Signed:
-        """Positive and negative part of a value's difference."""
+    def parts(self, name: str, output: int = 0) -> Signed:
+        """Positive and negative part of a value's difference; of one of several outputs."""
         if name not in self._parts:
             step = self.engine.step_of(name)
-            self._parts[name] = split(self.difference(name)) if step is None else self._made(step)
-        return self._parts[name]
+            self._parts[name] = [split(self.difference(name))] if step is None else self._made(step)
+        return self._parts[name][output]
 
     def _saved(self, step: Step, args: tuple[Any, ...] | None = None) -> Backward:
         given, kwargs = self.engine.arguments(step)
         kept = tuple(self.kept[ref.name] for ref in step.call.inputs)
         return Backward(self.step, kept, given if args is None else args, kwargs)
 
-    def back(self, step: Step, m: Signed) -> list[Signed]:
-        """Multipliers of the inputs."""
+    def back(self, step: Step, multipliers: dict[int, Signed]) -> list[Signed]:
+        """Multipliers of the inputs from those of the outputs by their number."""
         rule, call = step.rule, step.call
-        if call.op is operator.getitem or isinstance(rule, GetItem):
-            return [m]
+        if set(multipliers) != {0}:
+            return self._plain(step, multipliers)
+        m = multipliers[0]
         if isinstance(rule, Elementwise):
             return [self._scaled_by_slopes(step, m)]
         if _weight_position(step) is not None and not m.same:
@@ -176,28 +185,40 @@ class _Pass:
             return [self._through_factor(step, index, m) for index in range(len(call.inputs))]
         if isinstance(rule, (Add, Negate)):
             return self._through_signs(step, m)
-        if m.same or rule.linear:
-            return self._plain(step, m)
+        if m.same or rule.linear or isinstance(rule, (MaxPool, AxisMax)):
+            return self._plain(step, multipliers)
         whole = m.by_sign(self.difference(call.name))
-        return self._plain(step, Signed(whole, whole))
+        return self._plain(step, {0: Signed(whole, whole)})
 
-    def _plain(self, step: Step, m: Signed) -> list[Signed]:
+    def _plain(self, step: Step, multipliers: dict[int, Signed]) -> list[Signed]:
         """The operation's own rule, for each sign."""
-        many = isinstance(step.call.info, tuple)
+        info = step.call.info
+        numbers = range(len(info)) if isinstance(info, tuple) else None
 
-        def run(multiplier: Tensor) -> list[Tensor]:
-            found = step.rule.backward(step.call, [multiplier] if many else multiplier, self._saved(step))
-            return [f if f is not None else torch.zeros_like(multiplier) for f in found]
+        def run(choose: Callable[[Signed], Tensor]) -> list[Tensor]:
+            chosen = {number: choose(m) for number, m in multipliers.items()}
+            given = chosen[0] if numbers is None else [chosen.get(number) for number in numbers]
+            found = step.rule.backward(step.call, given, self._saved(step))
+            missing = next(iter(chosen.values())).new_zeros(())
+            return [missing if part is None else part for part in found]
 
-        up = run(m.positive)
-        down = up if m.same else run(m.negative)
+        up = run(lambda m: m.positive)
+        same = all(m.same for m in multipliers.values())
+        down = up if same else run(lambda m: m.negative)
         return [Signed(a, b) for a, b in zip(up, down, strict=True)]
 
-    def _made(self, step: Step) -> Signed:
-        """Parts of what an operation makes."""
+    def _made(self, step: Step) -> list[Signed]:
+        """Parts of what an operation makes, one entry an output."""
         rule, call = step.rule, step.call
         if isinstance(rule, GetItem):
-            return self.parts(call.inputs[0].name)
+            return [self.parts(call.inputs[0].name, call.args[1])]
+        if rule.linear and _weight_position(step) is None and not isinstance(rule, BatchNorm):
+            return self._carried(step)
+        return [self._split_anew(step)]
+
+    def _split_anew(self, step: Step) -> Signed:
+        """Parts of the (only) output of an operation that does not just carry them on."""
+        rule, call = step.rule, step.call
         if isinstance(rule, Elementwise):
             up, down = self._slopes(step)
             parts = self.parts(call.inputs[0].name)
@@ -206,8 +227,8 @@ class _Pass:
             return self._split_by_weights(step)
         if isinstance(rule, (BatchNorm, Product)):
             return self._sum_of_factors(step)
-        if rule.linear:
-            return self._carried(step)
+        if isinstance(rule, (MaxPool, AxisMax)):
+            return self._selected(step)
         return split(self.difference(call.name))
 
     def _slopes(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -216,7 +237,7 @@ class _Pass:
         assert isinstance(rule, Elementwise)
         batch, saved = call.input_batch(0), self._saved(step)
         x, r = saved.sequence(0, batch), saved.reference(0, batch)
-        if not self.engine.reveals(step):
+        if not (self.engine.reveals(step) and rule.whole_line):
             slope = self.step.flat_pairs(rule.secant(call, x, r, saved), batch)
             return slope, slope
         parts = self.parts(call.inputs[0].name)
@@ -301,25 +322,37 @@ class _Pass:
 
     def _through_signs(self, step: Step, m: Signed) -> list[Signed]:
         """Sums: a term that is subtracted swaps the roles of the signs."""
-        straight, swapped = self._plain(step, m), self._plain(step, m.swapped())
+        straight, swapped = self._plain(step, {0: m}), self._plain(step, {0: m.swapped()})
         chosen = zip(_signs(step), straight, swapped, strict=True)
         return [plain if sign > 0 else turned for sign, plain, turned in chosen]
 
-    def _carried(self, step: Step) -> Signed:
+    def _selected(self, step: Step) -> Signed:
+        """Maxima carry the share of both parts that their rule selects: the transpose of its adjoint."""
+        parts = self.parts(step.call.inputs[0].name)
+        shape = step.call.output.shape(self.step.pairs)
+        blank = parts.positive.new_zeros(shape).requires_grad_()
+        many = isinstance(step.call.info, tuple)
+        with torch.enable_grad():
+            (spread,) = step.rule.backward(step.call, [blank] if many else blank, self._saved(step))
+            assert spread is not None
+            return parts.map(lambda part: torch.autograd.grad(spread, blank, part, retain_graph=True)[0])
+
+    def _carried(self, step: Step) -> list[Signed]:
         """Parts through a linear operation; constants beside them add nothing to a difference."""
         args, kwargs = self.engine.arguments(step)
-        blank = _without_constants(args)
+        blank = _without_constants(args, numbers=isinstance(step.rule, Add))
         parts = [
             self.parts(ref.name) if sign > 0 else self.parts(ref.name).swapped()
             for ref, sign in zip(step.call.inputs, _signs(step), strict=True)
         ]
 
-        def run(tensors: list[Tensor]) -> Tensor:
+        def run(tensors: list[Tensor]) -> list[Tensor]:
             values = {ref.name: tensor for ref, tensor in zip(step.call.inputs, tensors, strict=True)}
-            made: Tensor = step.rule.forward(step.call, fill(blank, values), kwargs)
-            return made
+            made = step.rule.forward(step.call, fill(blank, values), kwargs)
+            return list(made) if isinstance(made, (list, tuple)) else [made]
 
-        return Signed(run([part.positive for part in parts]), run([part.negative for part in parts]))
+        up, down = run([part.positive for part in parts]), run([part.negative for part in parts])
+        return [Signed(a, b) for a, b in zip(up, down, strict=True)]
 
 
 def split(difference: Tensor) -> Signed:
@@ -348,10 +381,12 @@ def _weight_position(step: Step) -> int | None:
     return None
 
 
-def _without_constants(args: Any) -> Any:
-    """Arguments whose floating-point constants are zero."""
+def _without_constants(args: Any, numbers: bool) -> Any:
+    """Arguments whose floating-point tensors are zero; plain numbers, too, where they are terms of a sum."""
+    if numbers and isinstance(args, (int, float)):
+        return 0
     if isinstance(args, Tensor):
         return torch.zeros_like(args) if args.is_floating_point() else args
     if isinstance(args, (list, tuple)):
-        return type(args)(_without_constants(arg) for arg in args)
+        return type(args)(_without_constants(arg, numbers) for arg in args)
     return args

@@ -86,6 +86,7 @@ class Logarithm(Elementwise):
     """``log(x + shift)``: secant ``log(1 + u) / (u low)``, low the smaller of both and u = |x - r| / low."""
 
     title = "rescale (closed form)"
+    whole_line = False
 
     def __init__(self, base: float = math.e, shift: float = 0.0) -> None:
         self.factor, self.shift = 1 / math.log(base), shift

@@ -15,7 +15,7 @@ No denominator ever has an epsilon added to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Elementwise(Rule):
     keeps = "inputs"
     fresh = True
     gradient_may_stand_in = True
+    whole_line: ClassVar[bool] = True
+    """Whether the function is defined for every number."""
 
     def refusal(self, call: Call) -> str | None:
         """Refused where a parameter of the function depends on the sequence."""
@@ -145,6 +147,7 @@ class Sqrt(Elementwise):
     """Square root: secant ``1 / (sqrt x + sqrt r)``."""
 
     title = "rescale (closed form)"
+    whole_line = False
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Closed form, accurate at any distance."""
@@ -155,6 +158,7 @@ class Rsqrt(Elementwise):
     """``1 / sqrt x``: secant ``-1 / (sqrt x sqrt r (sqrt x + sqrt r))``."""
 
     title = "rescale (closed form)"
+    whole_line = False
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Closed form, accurate at any distance."""
@@ -166,6 +170,7 @@ class Reciprocal(Elementwise):
     """``1 / x``: secant ``-1 / (x r)``."""
 
     title = "rescale (closed form)"
+    whole_line = False
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Closed form, accurate at any distance."""
@@ -184,6 +189,8 @@ class Square(Elementwise):
 
 class Power(Smooth):
     """``x^p`` with a constant exponent; 2, 1/2 and -1 have closed forms."""
+
+    whole_line = False
 
     def __init__(self) -> None:
         super().__init__(relative=True)

@@ -56,7 +56,9 @@ class FusedElementwise(Rule):
         with torch.enable_grad():
             middle = torch.where(gap == 0, r, (x + r) / 2).requires_grad_()
             value = self._run((middle, *others))[0]
-            (slope,) = torch.autograd.grad(value, middle, torch.ones_like(value))
+            slope = torch.zeros_like(middle)
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value, middle, torch.ones_like(value))
         rise = f_x - f_r
         # abs and floor bend and jump without a branch: the derivative then misses the rise by far.
         rounding = 8 * torch.finfo(r.dtype).eps * torch.maximum(f_x.abs(), f_r.abs())
