@@ -6,8 +6,8 @@ import numba.core.caching
 import numpy as np
 import pytest
 
-from dlgenome.references import kernels
 from dlgenome.compiled import compiled
+from dlgenome.references import kernels
 
 MASK = 2**64 - 1
 PUBLISHED_SPLITMIX64 = [  # the first outputs for the seed 1234567
