@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlgenome.attribution.rules import composed, convolution, elementwise, linear, pooling, products
+from dlgenome.attribution.rules import (
+    composed,
+    convolution,
+    elementwise,
+    linear,
+    pooling,
+    products,
+    selection,
+    softmax,
+)
 from dlgenome.attribution.rules.base import Rule
 
 RULES: dict[Any, Rule] = {
@@ -14,4 +23,6 @@ RULES: dict[Any, Rule] = {
     **composed.RULES,
     **products.RULES,
     **pooling.RULES,
+    **selection.RULES,
+    **softmax.RULES,
 }
