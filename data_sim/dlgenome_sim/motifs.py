@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlgenome.encoding import reverse_complement
-from dlgenome.types import Codes
+from dlgenome.types import Codes, Strand
 
 IUPAC = {"A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "W": "AT", "S": "CG", "N": "ACGT"}
 
@@ -47,7 +47,7 @@ class PlantedMotif:
     start: int
     end: int
     name: str
-    strand: str
+    strand: Strand
 
 
 def probabilities(motif: Motif, fidelity: float = 0.97) -> NDArray[np.float64]:

@@ -158,7 +158,7 @@ def _dress(ax: Axes, panel: LogoPanel) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ax.axhline(0, color=_PALE_INK, linewidth=0.6, zorder=-1)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{int(value):,}"))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
     ax.tick_params(labelsize=8, colors=_PALE_INK, length=3)

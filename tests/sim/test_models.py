@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from dlgenome_sim.genome import simulate_examples
-from dlgenome_sim.models import demo_network, explained_variance, save, train
+from dlgenome_sim.models import INPUT_LENGTH, SHIPPED_WEIGHTS, demo_network, explained_variance, save, train
 from dlgenome_sim.motifs import Motif
 
 EASY = (Motif("easy", "GGGGGGGG", 2.0),)
@@ -34,3 +34,11 @@ def test_saved_weights_load_into_a_new_network(tmp_path: Path) -> None:
     restored.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     sequences = torch.rand(2, 4, 50)
     assert torch.equal(network(sequences), restored(sequences))
+
+
+def test_the_weights_that_ship_are_small_and_have_learned_the_motifs() -> None:
+    assert SHIPPED_WEIGHTS.stat().st_size < 100_000
+    network = demo_network().eval()
+    network.load_state_dict(load_file(SHIPPED_WEIGHTS))
+    unseen = simulate_examples(512, INPUT_LENGTH, seed=9)
+    assert explained_variance(network, *unseen) > 0.8
