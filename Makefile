@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test check format bench docs build clean
 
 demo: $(READY)
-	$(BIN)/dlgenome demo --output demo
+	$(BIN)/dlgenome demo --output demo --overwrite
 
 test: $(READY)
 	$(BIN)/python -m pytest
