@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 demo: $(READY)
 	$(BIN)/dlgenome demo --output demo --overwrite
+	@echo 'For dlgenome and modisco by name: . $(BIN)/activate'
 
 test: $(READY)
 	$(BIN)/python -m pytest
