@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlgenome.attribution.engine import Engine, PairMultipliers
+from dlgenome.attribution.engine import PairMultipliers
 from dlgenome.attribution.layout import StepShape, unflatten
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.methods import DEEPLIFT, Method
 
 Array = NDArray[np.generic]
 
@@ -46,11 +47,12 @@ class DeepLift:
         batch_size: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        method: Method = DEEPLIFT,
     ) -> None:
         self.targets, self.n_references = targets, n_references
         per_step = min(batch_size, n_references)
         self.step = StepShape(max(1, batch_size // n_references), per_step)
-        self.engine = Engine(program, self.step)
+        self.engine = method.engine(program, self.step)
         self.device, self.dtype = torch.device(device), dtype
         self._bases = torch.eye(5, 4, device=self.device, dtype=dtype)
 

@@ -50,7 +50,7 @@ class Engine:
     @torch.no_grad()
     def run(self, rows: Tensor, targets: int) -> PairMultipliers:
         """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length)."""
-        step, batch, multipliers = self.step, BatchAxis(), []
+        step, multipliers = self.step, []
         with steady_bits(rows.device):
             values, kept = self._forward(rows)
             output = values[self.program.output]
@@ -58,6 +58,10 @@ class Engine:
                 seed = output.new_zeros(step.pairs, targets)
                 seed[:, target] = 1
                 multipliers.append(self._backward(seed, kept, rows))
+        return self._result(multipliers, output)
+
+    def _result(self, multipliers: list[Tensor], output: Tensor) -> PairMultipliers:
+        step, batch, targets = self.step, BatchAxis(), output.shape[-1]
         return PairMultipliers(
             multipliers,
             step.sequence_part(output, batch).reshape(step.sequences, targets),

@@ -64,18 +64,18 @@ class StepShape:
 
     def sequence_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
         """Rows of the sequences, batch axis unfolded to (outer, sequences, 1, inner)."""
-        unfolded = _unfold(value, batch, self.rows)
+        unfolded = unfold(value, batch, self.rows)
         return unfolded.narrow(batch.axis + 1, 0, self.sequences).unsqueeze(batch.axis + 2)
 
     def reference_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
         """Rows of the references, batch axis unfolded to (outer, sequences, references, inner)."""
-        unfolded = _unfold(value, batch, self.rows)
+        unfolded = unfold(value, batch, self.rows)
         part = unfolded.narrow(batch.axis + 1, self.sequences, self.pairs)
         return unflatten(part, batch.axis + 1, (self.sequences, self.references))
 
     def pair_part(self, multiplier: Tensor, batch: BatchAxis) -> Tensor:
         """Pair rows, batch axis unfolded to (outer, sequences, references, inner)."""
-        unfolded = _unfold(multiplier, batch, self.pairs)
+        unfolded = unfold(multiplier, batch, self.pairs)
         return unflatten(unfolded, batch.axis + 1, (self.sequences, self.references))
 
     def flat_pairs(self, unfolded: Tensor, batch: BatchAxis) -> Tensor:
@@ -83,7 +83,8 @@ class StepShape:
         return unfolded.flatten(batch.axis, batch.axis + 3)
 
 
-def _unfold(value: Tensor, batch: BatchAxis, size: int) -> Tensor:
+def unfold(value: Tensor, batch: BatchAxis, size: int) -> Tensor:
+    """Value with its batch axis split into (outer, size, inner)."""
     return unflatten(value, batch.axis, (batch.outer, size, batch.inner))
 
 
