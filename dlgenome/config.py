@@ -15,17 +15,20 @@ from dlgenome.errors import InputError, UsageError
 
 Center = Literal["summit", "midpoint"]
 Edge = Literal["drop", "pad"]
+Rule = Literal["rescale", "revealcancel", "genomics-default", "passthrough"]
+MaxPool = Literal["exact", "argmax"]
 Precision = Literal["float32", "float64"]
 ScoreDtype = Literal["float32", "float16"]
 Overlap = Literal["nearest", "mean", "max", "first"]
 OutputFormat = Literal["h5", "bigwig", "npz"]
 
-CODE_FLAGS = ("architecture", "architecture-args", "trust-pickle")
+CODE_FLAGS = ("architecture", "architecture-args", "trust-pickle", "plugin")
 """Flags that decide which code runs: a person types them, a file that came with the data may not."""
 
 
 _LIST_FLAGS: Mapping[str, Callable[[str], list[str]]] = {
     "target": lambda text: [text],  # `index:0,1` is one target
+    "extra-input": lambda text: [text],
     "chroms": lambda text: text.split(","),
     "formats": lambda text: text.split(","),
 }
@@ -43,6 +46,10 @@ class RunConfig:
     architecture_args: str | None = None
     """JSON text, or the path of a JSON file."""
     trust_pickle: bool = False
+    alphabet: str = "ACGT"
+    """Order of the bases that the model was trained on."""
+    input_layout: str = "auto"
+    extra_inputs: tuple[str, ...] = ()
     genome: Path | None = None
     regions: str | None = None
     """Path of a BED file, or "-" for stdin."""
@@ -59,6 +66,11 @@ class RunConfig:
     limit: int | None = None
     skip_missing_contigs: bool = False
     targets: tuple[str, ...] = ("counts",)
+    rule: Rule = "rescale"
+    max_pool: MaxPool = "exact"
+    strict: bool = True
+    """Refuse operations without an exact rule; otherwise they get their gradient."""
+    plugins: tuple[Path, ...] = ()
     references: str = "dinucleotide-shuffle"
     n_references: int | None = None
     """None takes 20, or as many as the references file holds."""
@@ -107,6 +119,8 @@ def _check_choices(config: RunConfig) -> None:
     choices: dict[str, tuple[object, tuple[str, ...]]] = {
         "center": (config.center, get_args(Center)),
         "edge": (config.edge, get_args(Edge)),
+        "rule": (config.rule, get_args(Rule)),
+        "max-pool": (config.max_pool, get_args(MaxPool)),
         "precision": (config.precision, get_args(Precision)),
         "score-dtype": (config.score_dtype, get_args(ScoreDtype)),
         "overlap": (config.overlap, get_args(Overlap)),
@@ -152,14 +166,18 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+_FIELDS = {"target": "targets", "extra-input": "extra_inputs", "plugin": "plugins"}
+_KEYS = {field: key for key, field in _FIELDS.items()}
+
+
 def field_of_key(key: str) -> str:
     """The RunConfig field that a YAML key or long flag fills: `n-references` is `n_references`."""
-    return "targets" if key == "target" else key.replace("-", "_")
+    return _FIELDS.get(key, key.replace("-", "_"))
 
 
 def key_of_field(field: str) -> str:
     """The YAML key and long flag of a RunConfig field: the reverse of `field_of_key`."""
-    return "target" if field == "targets" else field.replace("_", "-")
+    return _KEYS.get(field, field.replace("_", "-"))
 
 
 def file_keys() -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def test_a_file_that_is_not_there_or_not_text_is_bad_input(tmp_path: Path) -> No
 
 def test_no_file_can_set_what_runs_code() -> None:
     fields = {config.key_of_field(field.name) for field in dataclasses.fields(RunConfig)}
-    assert set(config.file_keys()) == fields - {"architecture", "architecture-args", "trust-pickle"}
+    assert set(config.file_keys()) == fields - {"architecture", "architecture-args", "trust-pickle", "plugin"}
 
 
 def test_config_takes_a_file_before_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,20 @@ def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int)
     "output:K/ before it picks the K-th of several outputs, @A-B after it sums positions A to B. Repeatable.",
 )
 @click.option(
+    "--rule",
+    type=click.Choice(["rescale", "revealcancel", "genomics-default", "passthrough"]),
+    default="rescale",
+    help="How activations are explained; genomics-default is rescale after convolutions and revealcancel "
+    "after dense layers.",
+)
+@click.option(
+    "--max-pool",
+    type=click.Choice(["exact", "argmax"]),
+    default="exact",
+    help="Maxima: exact sums to the difference; argmax follows the sequence's maximum, as the original "
+    "DeepLIFT program does.",
+)
+@click.option(
     "--center",
     type=click.Choice(["summit", "midpoint"]),
     default="summit",
@@ -219,6 +233,7 @@ def run_config(flags: dict[str, Any]) -> RunConfig:
 
     paths = ("model", "genome", "fasta", "exclude", "output")
     values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in flags.items()}
+    values["plugins"] = tuple(Path(file) for file in flags["plugins"])
     return RunConfig(**values)
 
 

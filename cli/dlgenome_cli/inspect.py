@@ -9,6 +9,9 @@ import click
 from dlgenome_cli.options import COMMON_SETTINGS, model_options, verbosity_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlgenome.attribution.blame import OperationError
     from dlgenome.attribution.coverage import OperationFact
     from dlgenome.pipeline.inspection import Inspection
 
@@ -30,8 +33,28 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object instead of text."
 )
+@click.option(
+    "--blame",
+    is_flag=True,
+    show_default=False,
+    help="Explain one sequence and show how far each operation is from summing up, the worst first.",
+)
+@click.option(
+    "-f",
+    "--fasta",
+    metavar="FASTA",
+    help="With --blame: explain the first record of this file. [default: a random sequence]",
+)
 @verbosity_options
-def inspect(model: str, targets: tuple[str, ...], window: int | None, as_json: bool, **flags: Any) -> None:
+def inspect(
+    model: str,
+    targets: tuple[str, ...],
+    window: int | None,
+    as_json: bool,
+    blame: bool,
+    fasta: str | None,
+    **flags: Any,
+) -> None:
     """Show what is in a checkpoint.
 
     Architecture, layers, outputs, targets, and the rule that each operation gets.
@@ -40,11 +63,22 @@ def inspect(model: str, targets: tuple[str, ...], window: int | None, as_json: b
     from pathlib import Path
 
     from dlgenome.config import architecture_arguments
-    from dlgenome.pipeline.inspection import inspect_model
+    from dlgenome.errors import UsageError
+    from dlgenome.model.inputs import InputForm
+    from dlgenome.pipeline.inspection import blame_operations, inspect_model
+    from dlgenome.pipeline.modelling import ModelRequest
 
+    if fasta and not blame:
+        raise UsageError("--fasta names the sequence for --blame; give both.")
+    form = InputForm(flags.pop("alphabet"), flags.pop("input_layout"), flags.pop("extra_inputs"))
     flags["architecture_args"] = architecture_arguments(flags["architecture_args"])
-    found = inspect_model(Path(model), targets=targets, window=window, **flags)
+    flags["plugins"] = tuple(Path(file) for file in flags["plugins"])
+    request = ModelRequest(Path(model), form=form, **flags)
+    found = inspect_model(request, targets=targets, window=window)
     click.echo(found.as_json() if as_json else "\n".join(_lines(found)))
+    if blame and found.supported:
+        errors = blame_operations(found, Path(fasta) if fasta else None)
+        click.echo("\n".join(_blame_lines(errors)))
     if not found.supported:
         from dlgenome.errors import UnsupportedModelError
 
@@ -78,10 +112,23 @@ def _lines(found: Inspection) -> list[str]:
         f"Operations that {', '.join(found.targets)} needs, with their rule:",
         *_table([_operation(fact) for fact in found.operations]),
         "",
-        "Every operation has an exact rule."
-        if found.supported
-        else "Operations marked none cannot be explained.",
+        _verdict(found),
     ]
+
+
+def _verdict(found: Inspection) -> str:
+    if not found.supported:
+        return "Operations marked none cannot be explained."
+    approximate = sum(not fact.exact for fact in found.operations)
+    if approximate:
+        return f"{approximate} operation(s) get their gradient, so contributions need not add up."
+    return "Every operation has an exact rule."
+
+
+def _blame_lines(errors: Sequence[OperationError]) -> list[str]:
+    rows = [(f"{e.error:.1e}", e.operation, e.rule, e.source.module, e.source.line) for e in errors]
+    title = "Completeness error of each operation, relative to the change of the prediction:"
+    return ["", title, *_table(rows)]
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -93,7 +140,7 @@ def _operation(fact: OperationFact) -> tuple[str, ...]:
     return name, fact.rule + (f": {fact.reason}" if fact.reason else ""), fact.module, fact.line
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

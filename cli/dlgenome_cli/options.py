@@ -170,8 +170,41 @@ def config_option(command: Command) -> Command:
 
 
 def model_options(command: Command) -> Command:
-    """--model-type, --architecture, --architecture-args and --trust-pickle."""
+    """Everything that says how a checkpoint is read and what its input looks like."""
     for option in (
+        click.option(
+            "--strict/--no-strict",
+            default=True,
+            help="Refuse operations without an exact rule, or give them their gradient, with a warning.",
+        ),
+        click.option(
+            "--plugin",
+            "plugins",
+            multiple=True,
+            metavar="FILE.py",
+            help="Rules of your own for operations (runs the file). Repeatable; see docs/plugins.md.",
+        ),
+        click.option(
+            "--extra-input",
+            "extra_inputs",
+            multiple=True,
+            metavar="X",
+            help="A further input of the model, equal for all sequences: zeros:SHAPE, ones:SHAPE, a number, "
+            "or an array FILE.npy, without the batch axis. Repeatable, in the order of the arguments.",
+        ),
+        click.option(
+            "--input-layout",
+            default="auto",
+            metavar="LAYOUT",
+            help="Axes of the model's input behind the batch: 4xL, Lx4, 4x1xL, 4xLx1, 1x4xL or Lx1x4; "
+            "auto takes the first that it runs on.",
+        ),
+        click.option(
+            "--alphabet",
+            default="ACGT",
+            metavar="BASES",
+            help="Order of the bases that the model was trained on (DeepSEA: AGCT).",
+        ),
         click.option(
             "--trust-pickle",
             is_flag=True,

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.engine import Engine
-from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.layout import StepShape, ValueInfo
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.rules.base import Source
-from dlgenome.attribution.tracking import first_info
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,33 @@ class BlamingEngine(Engine):
         after = self._carried(step.call.name, multiplier, kept)
         self._missed[step.call.name] = (before - after).abs().mean()
         for name, part in own.items():
-            waiting[name] = part if name not in waiting else waiting[name] + part
+            waiting[name] = _joined(waiting.get(name), part)
 
-    def _carried(self, name: str, multiplier: Tensor, kept: dict[str, Any]) -> Tensor:
+    def _carried(self, name: str, multiplier: Any, kept: dict[str, Any]) -> Tensor:
         """Sum of m (x - r) of a value, (pairs,) in float64."""
-        batch = first_info(self.program.infos[name]).batch
+        info, value = self.program.infos[name], kept[name]
+        if isinstance(info, tuple):
+            parts = [
+                self._single(part, m, one)
+                for part, m, one in zip(info, multiplier, value, strict=False)
+                if m is not None
+            ]
+            return torch.stack(parts).sum(0)
+        return self._single(info, multiplier, value)
+
+    def _single(self, info: ValueInfo, multiplier: Tensor, value: Tensor) -> Tensor:
+        batch = info.batch
         assert batch is not None
-        value = kept[name]
         gap = self.step.sequence_part(value, batch) - self.step.reference_part(value, batch)
         carried = self.step.pair_part(multiplier, batch).double() * gap.double()
         rows = carried.movedim((batch.axis + 1, batch.axis + 2), (0, 1))
         return rows.reshape(self.step.pairs, -1).sum(1)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Sum of two multipliers, or of two lists of them with gaps."""
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(second, list):
+        return [_joined(a, b) for a, b in zip(first, second, strict=True)]
+    return first + second

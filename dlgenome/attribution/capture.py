@@ -12,7 +12,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from dlgenome.attribution.decompositions import OWN
 from dlgenome.attribution.registry import RULES
-from dlgenome.attribution.rules.base import Source
+from dlgenome.attribution.rules.base import Rule, Source
 from dlgenome.errors import UnsupportedModelError
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,11 @@ def capture(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     root: str = "",
+    rules: Mapping[Any, Rule] = RULES,
 ) -> CapturedGraph:
     """Graph of ``module`` called on a (batch, *input_shape) tensor, in prediction mode.
+
+    Operations that have a rule stay whole.
 
     Raises UnsupportedModelError where the module cannot be traced with an open batch size.
     """
@@ -68,7 +71,7 @@ def capture(
     example[:, 0] = 1
     with _quiet(), torch.no_grad():
         try:
-            exported, notes = _export(frozen, example)
+            exported, notes = _export(frozen, example, _decompositions(rules))
             return _read(exported, root, notes)
         except UnsupportedModelError:
             raise
@@ -77,7 +80,7 @@ def capture(
                 raise UnsupportedModelError(_explain(error)) from error
             refused = error
         try:
-            return _trace(frozen, example, root)
+            return _trace(frozen, example, _decompositions(rules), root)
         except Exception as error:
             log.debug("tracing stopped, too: %s", error)
             raise UnsupportedModelError(_explain(refused)) from refused
@@ -97,13 +100,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(previous)
 
 
-def _export(module: nn.Module, example: Tensor) -> tuple[ExportedProgram, tuple[str, ...]]:
+def _export(
+    module: nn.Module, example: Tensor, table: dict[Any, Any]
+) -> tuple[ExportedProgram, tuple[str, ...]]:
     exported: ExportedProgram = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
     notes = _switch_off_dropout(exported)
-    return exported.run_decompositions(_decompositions()), notes
+    return exported.run_decompositions(table), notes
 
 
-def _trace(module: nn.Module, example: Tensor, root: str) -> CapturedGraph:
+def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str) -> CapturedGraph:
     """The graph of one call, where torch.export gives up (TorchScript, calls it does not know).
 
     Python branches are frozen as they went; module paths and source lines are lost.
@@ -111,7 +116,7 @@ def _trace(module: nn.Module, example: Tensor, root: str) -> CapturedGraph:
     traced = make_fx(
         torch.func.functionalize(lambda sequences: module(sequences)),
         tracing_mode="symbolic",
-        decomposition_table=_decompositions(),
+        decomposition_table=table,
         _allow_non_fake_inputs=True,
     )(example)
     nodes = list(traced.graph.nodes)
@@ -135,7 +140,7 @@ def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _decompositions() -> dict[Any, Any]:
+def _decompositions(rules: Mapping[Any, Rule]) -> dict[Any, Any]:
     """The default table and our own, less every operation that has a rule.
 
     The default one turns softplus, celu, mish, prelu, threshold and others into ``where`` on conditions that
@@ -143,7 +148,7 @@ def _decompositions() -> dict[Any, Any]:
     """
     table = dict(default_decompositions())
     table.update(OWN)
-    for operation in RULES:
+    for operation in rules:
         table.pop(operation, None)
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.rules.gradient import GRADIENT
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ def operations(program: Program) -> list[OperationFact]:
     """Every operation that the targets need: those with a rule in order, then those that are refused."""
     covered = [
         OperationFact(
-            str(step.call.op), step.rule.title, True, step.call.source.module, step.call.source.line
+            str(step.call.op),
+            step.rule.title,
+            step.rule is not GRADIENT,
+            step.call.source.module,
+            step.call.source.line,
         )
         for step in program.steps
         if step.rule.title != "identity"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dlgenome.attribution.advice import instead_of
 from dlgenome.attribution.capture import CapturedGraph, source_of
 from dlgenome.attribution.fusion import Roots, is_number
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
@@ -244,7 +245,7 @@ def _reason(call: Call, rule: Rule | None, analysis: _Analysis) -> str | None:
     if waiting is not None:
         return waiting
     if rule is None:
-        return "no exact DeepLIFT rule exists for it in dlgenome"
+        return f"no exact DeepLIFT rule exists for it in dlgenome; {instead_of(str(call.op))}"
     return rule.refusal(call)
 
 

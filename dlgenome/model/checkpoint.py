@@ -50,6 +50,8 @@ class LoadedModel:
     outputs: tuple[str, ...]
     """Names of the outputs in order; empty where they are not known."""
     notes: tuple[str, ...] = ()
+    root: str = ""
+    """Path of the user's own module inside ``module``, where an adapter stands before it."""
 
 
 @dataclass(frozen=True)

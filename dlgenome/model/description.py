@@ -64,7 +64,7 @@ def layers(loaded: LoadedModel, input_length: int | None = None) -> list[LayerFa
     run_once(module, length, model_length=loaded.input_length)
     return [
         LayerFact(
-            path=name or "(the model)",
+            path=name.removeprefix(loaded.root).lstrip(".") or "(the model)",
             class_name=type(layer).__name__,
             n_parameters=sum(parameter.numel() for parameter in layer.parameters()),
             output_shape=shapes[name][0] if shapes[name] else None,

@@ -49,9 +49,12 @@ def run_once(module: nn.Module, input_length: int, *, model_length: int | None =
             value = module(torch.zeros(1, 4, input_length, dtype=dtype, device=device))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        remedy = "choose another --window"
+        if "required positional argument" in reason:
+            remedy = "give its further inputs with --extra-input"
         raise UsageError(
             f"The model does not run on windows of {input_length} bases{own}"
-            f" ({type(error).__name__}: {reason}); choose another --window."
+            f" ({type(error).__name__}: {reason}); {remedy}."
         ) from error
     outputs = flatten_outputs(value)
     if any(output.numel() == 0 for output in outputs):

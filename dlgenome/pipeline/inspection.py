@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from dlgenome.attribution.blame import BlamingEngine, OperationError
 from dlgenome.attribution.coverage import OperationFact, operations
-from dlgenome.model.checkpoint import LoadedModel, load_model
+from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.lowering import Program
+from dlgenome.encoding import one_hot
+from dlgenome.errors import InputError, UsageError
+from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.description import ModelDescription, describe
 from dlgenome.model.targets import parse_targets
-from dlgenome.pipeline.job import build_program
+from dlgenome.pipeline.modelling import ModelRequest
+from dlgenome.references.dinucleotide import dinucleotide_shuffle
+from dlgenome.regions.fasta import Genome
+from dlgenome.types import Codes
+
+N_BLAMED_REFERENCES = 10
 
 
 @dataclass(frozen=True)
@@ -25,13 +35,18 @@ class Inspection:
     model: LoadedModel
     description: ModelDescription
     targets: tuple[str, ...]
-    operations: tuple[OperationFact, ...]
+    program: Program
     notes: tuple[str, ...]
+
+    @property
+    def operations(self) -> list[OperationFact]:
+        """Every operation with its rule, refused ones last."""
+        return operations(self.program)
 
     @property
     def supported(self) -> bool:
         """Whether every operation has an exact rule."""
-        return all(fact.exact for fact in self.operations)
+        return not self.program.refusals
 
     def as_json(self) -> str:
         """Everything as one JSON object."""
@@ -51,31 +66,45 @@ class Inspection:
         return json.dumps(facts, indent=2, sort_keys=True)
 
 
+def blame_operations(found: Inspection, fasta: Path | None = None) -> list[OperationError]:
+    """The completeness error of every operation for one sequence and its shuffles, the worst first.
+
+    The sequence is the first record of ``fasta``, or random bases.
+    """
+    length = found.description.input_length
+    codes = _first_record(fasta, length) if fasta else np.random.default_rng(0).integers(0, 4, length)
+    codes = codes.astype(np.uint8)
+    shuffled = dinucleotide_shuffle(codes, N_BLAMED_REFERENCES, seed=0)
+    values = one_hot(np.concatenate([codes[None], shuffled]))
+    rows = torch.from_numpy(values).to(torch.float32)
+    engine = BlamingEngine(found.program, StepShape(1, N_BLAMED_REFERENCES))
+    return engine.blame(rows, target=0, targets=len(found.targets))
+
+
+def _first_record(fasta: Path, length: int) -> Codes:
+    with Genome(fasta) as genome:
+        first = genome.contigs[0]
+        if first.length != length:
+            raise InputError(
+                f"{fasta}: record {first.name} has {first.length} bases, the model takes {length}."
+            )
+        return genome.fetch(first.name, 0, length)
+
+
 def inspect_model(
-    path: Path,
-    *,
-    targets: tuple[str, ...] = (),
-    window: int | None = None,
-    model_type: str = "auto",
-    architecture: str | None = None,
-    architecture_args: Mapping[str, object] | None = None,
-    trust_pickle: bool = False,
+    request: ModelRequest, *, targets: tuple[str, ...] = (), window: int | None = None
 ) -> Inspection:
     """Architecture, layers, outputs and the rule of every operation that ``targets`` need.
 
     Without targets the first that the model suggests is taken.
     """
-    model = load_model(
-        path,
-        model_type=model_type,
-        architecture=architecture,
-        architecture_args=architecture_args,
-        trust_pickle=trust_pickle,
-    )
-    description = describe(model, window)
+    model = request.load()
+    length = window or model.input_length
+    if length is None:
+        raise UsageError(f"The input length of {model.architecture} is not known; give it with --window.")
+    model = request.adapt(model, length)
+    description = describe(model, length)
     chosen = targets or tuple(text.split(" ..")[0] for text in description.targets[:1])
-    program = build_program(
-        model, parse_targets(chosen), description.input_length, torch.device("cpu"), torch.float32
-    )
+    program = request.program(model, parse_targets(chosen), length, torch.device("cpu"), torch.float32)
     notes = (*model.notes, *program.notes)
-    return Inspection(path, model, description, chosen, tuple(operations(program)), notes)
+    return Inspection(request.path, model, description, chosen, program, notes)

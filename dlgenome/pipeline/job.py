@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,14 +9,16 @@ from typing import BinaryIO
 
 import torch
 
-from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import PRECISIONS, automatic_batch_size, resolve_device
-from dlgenome.attribution.lowering import Program, lower
+from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.methods import Method
 from dlgenome.config import RunConfig, architecture_arguments
 from dlgenome.errors import InputError, UsageError
-from dlgenome.model.checkpoint import LoadedModel, load_model
-from dlgenome.model.targets import Target, TargetHead, check_targets, parse_targets
+from dlgenome.model.checkpoint import LoadedModel
+from dlgenome.model.inputs import InputForm
+from dlgenome.model.targets import Target, parse_targets
+from dlgenome.pipeline.modelling import ModelRequest
 from dlgenome.provenance import file_sha256
 from dlgenome.references.registry import ReferenceSource, parse_references
 from dlgenome.regions.bed import RegionTable, read_regions
@@ -25,8 +26,6 @@ from dlgenome.regions.fasta import Genome, regions_of_records
 from dlgenome.regions.selection import Selection, select
 from dlgenome.regions.windows import WindowPlan, plan_windows
 from dlgenome.writers.paths import OutputPaths, check_space, estimate_bytes
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Job:
             batch_size=self.batch_size,
             device=self.device,
             dtype=PRECISIONS[self.config.precision],
+            method=Method(rules=self.config.rule, max_pool=self.config.max_pool),
         )
 
 
@@ -78,14 +78,10 @@ def prepare(
         limit=config.limit,
         contigs=genome.contigs,
     )
-    model = load_model(
-        config.model,
-        model_type=config.model_type,
-        architecture=config.architecture,
-        architecture_args=architecture_arguments(config.architecture_args),
-        trust_pickle=config.trust_pickle,
-    )
+    request = model_request(config)
+    model = request.load()
     length = window_length(config, model, table)
+    model = request.adapt(model, length)
     plan = plan_windows(
         selection.table,
         genome,
@@ -107,7 +103,7 @@ def prepare(
     )
     stack.callback(references.close)
     check_space(paths, estimate_bytes(len(plan), length, len(targets), paths.formats, config.score_dtype))
-    program = build_program(model, targets, length, device, PRECISIONS[config.precision])
+    program = request.program(model, targets, length, device, PRECISIONS[config.precision])
     program.require_supported()
     batch_size = config.batch_size
     if batch_size == "auto":
@@ -130,6 +126,20 @@ def prepare(
         program,
         device,
         int(batch_size),
+    )
+
+
+def model_request(config: RunConfig) -> ModelRequest:
+    """The part of a run's settings that is about the model."""
+    return ModelRequest(
+        config.model,
+        model_type=config.model_type,
+        architecture=config.architecture,
+        architecture_args=architecture_arguments(config.architecture_args),
+        trust_pickle=config.trust_pickle,
+        form=InputForm(config.alphabet, config.input_layout, config.extra_inputs),
+        plugins=config.plugins,
+        strict=config.strict,
     )
 
 
@@ -172,18 +182,3 @@ def window_length(config: RunConfig, model: LoadedModel, table: RegionTable) -> 
     if config.crop is not None and config.crop > length:
         raise UsageError(f"--crop {config.crop} is wider than the window of {length} bases.")
     return length
-
-
-def build_program(
-    model: LoadedModel, targets: tuple[Target, ...], length: int, device: torch.device, dtype: torch.dtype
-) -> Program:
-    """The model narrowed to its targets, captured and lowered; not yet checked for refused operations."""
-    check_targets(model.module, targets, length, model_length=model.input_length)
-    for note in model.notes:
-        log.info("%s", note)
-    program = lower(
-        capture(TargetHead(model.module, targets), (4, length), device=device, dtype=dtype, root="model")
-    )
-    for note in program.notes:
-        log.warning("%s", note)
-    return program

@@ -25,7 +25,9 @@ def identity(job: Job) -> dict[str, AttributeValue]:
         "edge": config.edge,
         "order": config.order,
         "method": "deeplift",
-        "rule": "rescale",
+        "rule": config.rule,
+        "max_pool": config.max_pool,
+        "approximate_operations": ", ".join(a.operation for a in job.program.approximations),
         "references": references.name,
         "n_references": references.n_references,
         "seed": config.seed,
@@ -73,6 +75,7 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
+        "approximations": [approximation.sentence() for approximation in job.program.approximations],
         "next_commands": next_commands(job),
     }
 

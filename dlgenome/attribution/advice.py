@@ -1,0 +1,27 @@
+"""What to write instead of operations that have no exact rule."""
+
+from __future__ import annotations
+
+_INSTEAD: dict[str, str] = {
+    "argmax": "an index carries no contribution; use a softmax or a maximum",
+    "argmin": "an index carries no contribution; use a softmax or a minimum",
+    "bernoulli": "leave random numbers out of the forward pass at prediction time",
+    "cumprod": "write it as the exponential of a cumulative sum of logarithms, where values are positive",
+    "embedding": "multiply the one-hot sequence with the embedding matrix instead of looking rows up",
+    "max": "name the axes, as in x.amax(dim=(1, 2))",
+    "mean": "name the axes, as in x.mean(dim=(1, 2))",
+    "min": "name the axes, as in x.amin(dim=(1, 2))",
+    "prod": "write it as the exponential of a sum of logarithms, where values are positive",
+    "rand_like": "leave random numbers out of the forward pass at prediction time",
+    "randn_like": "leave random numbers out of the forward pass at prediction time",
+    "sort": "use a maximum, or a softmax that weights the values",
+    "sum": "name the axes, as in x.sum(dim=(1, 2))",
+    "topk": "use a maximum, or a softmax that weights the values",
+}
+_GENERAL = "write it with operations that have rules (docs/operations.md), or give it one with --plugin"
+
+
+def instead_of(operation: str) -> str:
+    """A sentence on what to write instead of ``aten.<operation>...``."""
+    name = operation.split(".")[1] if "." in operation else operation
+    return _INSTEAD.get(name, _GENERAL)

@@ -1,0 +1,74 @@
+"""From a checkpoint and what is said about it to a program with a rule for every operation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dlgenome.attribution.capture import capture
+from dlgenome.attribution.lowering import Program, lower
+from dlgenome.attribution.plugins import rules_with_plugins
+from dlgenome.model.checkpoint import LoadedModel, load_model
+from dlgenome.model.inputs import InputForm, adapt
+from dlgenome.model.targets import Target, TargetHead, check_targets
+
+log = logging.getLogger(__name__)
+
+
+PLAIN = InputForm()
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A checkpoint, and everything the user said about how to read and explain it."""
+
+    path: Path
+    model_type: str = "auto"
+    architecture: str | None = None
+    architecture_args: Mapping[str, object] | None = None
+    trust_pickle: bool = False
+    form: InputForm = PLAIN
+    plugins: tuple[Path, ...] = ()
+    strict: bool = True
+
+    def load(self) -> LoadedModel:
+        """The model as its file has it."""
+        return load_model(
+            self.path,
+            model_type=self.model_type,
+            architecture=self.architecture,
+            architecture_args=self.architecture_args,
+            trust_pickle=self.trust_pickle,
+        )
+
+    def adapt(self, model: LoadedModel, length: int) -> LoadedModel:
+        """The model taking (batch, 4, length) in A, C, G, T order."""
+        adapted = adapt(model, self.form, length)
+        for note in adapted.notes:
+            log.info("%s", note)
+        return adapted
+
+    def program(
+        self,
+        model: LoadedModel,
+        targets: tuple[Target, ...],
+        length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Program:
+        """The model narrowed to its targets, captured and lowered; refused operations are still in it."""
+        check_targets(model.module, targets, length, model_length=model.input_length)
+        rules = rules_with_plugins(self.plugins)
+        root = ".".join(part for part in ("model", model.root) if part)
+        head = TargetHead(model.module, targets)
+        captured = capture(head, (4, length), device=device, dtype=dtype, root=root, rules=rules)
+        program = lower(captured, rules, strict=self.strict)
+        for note in program.notes:
+            log.warning("%s", note)
+        for approximation in program.approximations:
+            log.warning("no exact rule, gradient used: %s", approximation.sentence())
+        return program
