@@ -6,7 +6,8 @@ Coordinates are 0-based and half-open everywhere. Bases are ordered A, C, G, T. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -86,6 +87,8 @@ class RegionScores:
     mean_abs_delta: float
     """Mean over references of |f(sequence) - f(reference)|: the scale of the completeness error."""
     n_references: int
+    extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Further (4, length) arrays by the name of their HDF5 group: ``fold_sd``, ``reference_se``."""
 
 
 @dataclass(frozen=True)
