@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from dlgenome.attribution.engine import PairMultipliers
 from dlgenome.attribution.layout import StepShape, unflatten
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import DEEPLIFT, Method
+from dlgenome.attribution.readout import Readout, numbers
 
 Array = NDArray[np.generic]
 
@@ -42,14 +44,15 @@ class DeepLift:
         self,
         program: Program,
         *,
-        targets: int,
+        targets: int | Sequence[Readout],
         n_references: int,
         batch_size: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         method: Method = DEEPLIFT,
     ) -> None:
-        self.targets, self.n_references = targets, n_references
+        self.readouts = numbers(targets) if isinstance(targets, int) else tuple(targets)
+        self.n_references = n_references
         per_step = min(batch_size, n_references)
         self.step = StepShape(max(1, batch_size // n_references), per_step)
         self.engine = method.engine(program, self.step)
@@ -74,7 +77,7 @@ class DeepLift:
             _pad(references, self.step.sequences),
         )
         sequences = self._one_hot(padded_codes)
-        totals = [_Totals() for _ in range(self.targets)]
+        totals = [_Totals() for _ in self.readouts]
         for first in range(0, self.n_references, self.step.references):
             chunk = padded_references[:, first : first + self.step.references]
             self._add(sequences, chunk, totals)
@@ -85,7 +88,7 @@ class DeepLift:
         full = _pad(references.swapaxes(0, 1), self.step.references).swapaxes(0, 1)
         pairs = self._one_hot(full.reshape(self.step.pairs, *full.shape[2:]))
         rows = torch.cat([sequences.transpose(1, 2), pairs.transpose(1, 2)]).transpose(1, 2)
-        result = self.engine.run(rows, self.targets)
+        result = self.engine.run(rows, self.readouts)
         for index, total in enumerate(totals):
             total.add(result, index, pairs, self.step, valid)
 
@@ -95,6 +98,12 @@ class DeepLift:
         if tensor.dtype is torch.uint8:
             return self._bases[tensor.int()].transpose(1, 2)
         return tensor.to(self.dtype).transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _mean_of_equal(values: Tensor) -> Tensor:
+    """Mean over references; the value itself where all are equal, which adding and dividing would blur."""
+    equal = (values == values[:, :1]).all(1)
+    return torch.where(equal, values[:, 0], values.mean(1))
 
 
 def _pad(values: Array, size: int) -> Array:
@@ -109,7 +118,7 @@ class _Totals:
     def __init__(self) -> None:
         self.multiplier: Tensor | None = None
         self.reference_share: Tensor | None = None
-        self.prediction: Tensor | None = None
+        self.predictions: list[Tensor] = []
         self.reference_predictions: list[Tensor] = []
 
     def add(self, result: PairMultipliers, target: int, pairs: Tensor, step: StepShape, valid: int) -> None:
@@ -120,24 +129,22 @@ class _Totals:
         shared = unflatten(share, 0, (step.sequences, step.references))[:, :valid].sum(1)
         self.multiplier = summed if self.multiplier is None else self.multiplier + summed
         self.reference_share = shared if self.reference_share is None else self.reference_share + shared
-        if self.prediction is None:
-            self.prediction = result.predictions[:, target]
+        self.predictions.append(result.pair_predictions[:, :valid, target])
         self.reference_predictions.append(result.reference_predictions[:, :valid, target])
 
     def finish(self, sequences: Tensor, count: int, n_references: int) -> Contributions:
         """Averages over references, on the host."""
         assert self.multiplier is not None
         assert self.reference_share is not None
-        assert self.prediction is not None
         hypothetical = ((self.multiplier - self.reference_share.unsqueeze(1)) / n_references)[:count]
         projected = hypothetical * sequences[:count]
-        prediction = self.prediction[:count].cpu().double()
+        predictions = torch.cat(self.predictions, 1)[:count].cpu().double()
         references = torch.cat(self.reference_predictions, 1)[:count].cpu().double()
         return Contributions(
             hypothetical=hypothetical.contiguous().cpu().numpy(),
             projected=projected.contiguous().cpu().numpy(),
-            prediction=prediction.numpy(),
+            prediction=_mean_of_equal(predictions).numpy(),
             reference_prediction=references.mean(1).numpy(),
             contribution_sum=projected.cpu().sum((1, 2), dtype=torch.float64).numpy(),
-            mean_abs_delta=(prediction[:, None] - references).abs().mean(1).numpy(),
+            mean_abs_delta=(predictions - references).abs().mean(1).numpy(),
         )

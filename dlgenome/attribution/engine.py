@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.readout import Readout, numbers
 from dlgenome.attribution.rules.base import Backward, fill
 from dlgenome.attribution.steady import steady_bits
 
@@ -26,10 +27,15 @@ class PairMultipliers:
 
     multipliers: list[Tensor]
     """One (pairs, bases, length) tensor a target."""
-    predictions: Tensor
-    """(sequences, targets)."""
+    pair_predictions: Tensor
+    """The explained number of the sequence in each pair, (sequences, references, targets)."""
     reference_predictions: Tensor
     """(sequences, references, targets)."""
+
+    @property
+    def predictions(self) -> Tensor:
+        """(sequences, targets): those of the first pairs; weights of pairs make them differ between pairs."""
+        return self.pair_predictions[:, 0]
 
 
 class Engine:
@@ -48,25 +54,40 @@ class Engine:
         }
 
     @torch.no_grad()
-    def run(self, rows: Tensor, targets: int) -> PairMultipliers:
-        """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length)."""
-        step, multipliers = self.step, []
+    def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
+        """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length).
+
+        ``targets`` are readouts of the output, or how many numbers it has.
+        """
+        readouts = numbers(targets) if isinstance(targets, int) else targets
+        multipliers = []
         with steady_bits(rows.device):
             values, kept = self._forward(rows)
             output = values[self.program.output]
-            for target in range(targets):
-                seed = output.new_zeros(step.pairs, targets)
-                seed[:, target] = 1
-                multipliers.append(self._backward(seed, kept, rows))
-        return self._result(multipliers, output)
+            weights = [readout.weights(output, self.step) for readout in readouts]
+            for readout, weight in zip(readouts, weights, strict=True):
+                multipliers.append(self._backward(self._seed(readout, weight, output), kept, rows))
+        return self._result(multipliers, output, readouts, weights)
 
-    def _result(self, multipliers: list[Tensor], output: Tensor) -> PairMultipliers:
-        step, batch, targets = self.step, BatchAxis(), output.shape[-1]
-        return PairMultipliers(
-            multipliers,
-            step.sequence_part(output, batch).reshape(step.sequences, targets),
-            step.reference_part(output, batch).reshape(step.sequences, step.references, targets),
-        )
+    def _result(
+        self,
+        multipliers: list[Tensor],
+        output: Tensor,
+        readouts: Sequence[Readout],
+        weights: Sequence[Tensor],
+    ) -> PairMultipliers:
+        predicted = [
+            readout.predictions(output, weight, self.step)
+            for readout, weight in zip(readouts, weights, strict=True)
+        ]
+        x, r = (torch.stack([pair[side] for pair in predicted], -1) for side in (0, 1))
+        return PairMultipliers(multipliers, x, r)
+
+    def _seed(self, readout: Readout, weights: Tensor, output: Tensor) -> Tensor:
+        """Multiplier of the whole output: the weights in their columns."""
+        seed = output.new_zeros(self.step.pairs, output.shape[1])
+        seed[:, readout.start : readout.stop] = weights.reshape(self.step.pairs, -1)
+        return seed
 
     def _forward(self, rows: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {**self._forward_values, self.program.sequences: rows}

@@ -7,6 +7,7 @@ the number of intervals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from dlgenome.attribution.engine import Engine, PairMultipliers
 from dlgenome.attribution.layout import BatchAxis, StepShape, unfold
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.readout import Readout, numbers
 from dlgenome.attribution.rulesets import with_rules
 from dlgenome.attribution.steady import steady_bits
 
@@ -46,17 +48,21 @@ class IntegratedGradientsEngine(Engine):
         self._points = Engine(with_rules(program, "gradient"), PointStep(step.pairs, 1))
 
     @torch.no_grad()
-    def run(self, rows: Tensor, targets: int) -> PairMultipliers:
-        """Averaged gradients of every pair, and predictions of the rows as they are."""
-        step = self.step
+    def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
+        """Averaged gradients of every pair, and predictions of the rows as they are.
+
+        A profile's weights are those at each point of the line.
+        """
+        step, readouts = self.step, numbers(targets) if isinstance(targets, int) else targets
         sequences = rows[: step.sequences].repeat_interleave(step.references, 0)
         references = rows[step.sequences :]
         sums: list[Tensor] = []
         for interval in range(self.intervals):
             share = (interval + 0.5) / self.intervals
-            found = self._points.run(references + share * (sequences - references), targets).multipliers
+            found = self._points.run(references + share * (sequences - references), readouts).multipliers
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         with steady_bits(rows.device):
             values, _ = self._forward(rows)
         output = values[self.program.output]
-        return self._result([total / self.intervals for total in sums], output)
+        weights = [readout.weights(output, step) for readout in readouts]
+        return self._result([total / self.intervals for total in sums], output, readouts, weights)

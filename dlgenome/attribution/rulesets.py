@@ -14,7 +14,13 @@ from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.rules.base import Rule
 from dlgenome.attribution.rules.elementwise import Elementwise
 from dlgenome.attribution.rules.fused import FusedElementwise
-from dlgenome.attribution.rules.gradient import DECONVNET, GRADIENT, GUIDED_BACKPROP, PASS_THROUGH
+from dlgenome.attribution.rules.gradient import (
+    DECONVNET,
+    GRADIENT,
+    GUIDED_BACKPROP,
+    PASS_THROUGH,
+    AllMaxima,
+)
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 
 RuleSet = Literal[
@@ -41,7 +47,7 @@ def with_rules(program: Program, rules: RuleSet = "rescale", max_pool: MaxPoolRu
 def _step(step: Step, rules: RuleSet, max_pool: MaxPoolRule) -> Step:
     rule = step.rule
     if max_pool == "argmax" and isinstance(rule, (MaxPool, AxisMax)):
-        return Step(step.call, GRADIENT)
+        return Step(step.call, AllMaxima(rule.sign) if isinstance(rule, AxisMax) else GRADIENT)
     if rule.linear or rule.title == "identity" or rules in EXACT:
         return step
     if isinstance(rule, (Elementwise, FusedElementwise)):

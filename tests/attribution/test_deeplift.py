@@ -86,7 +86,7 @@ def scores_of(explainer: Any, codes: NDArray[np.uint8], references: Any) -> list
     names = steps[0][0].__dataclass_fields__
     return [
         {name: np.concatenate([getattr(step[target], name) for step in steps]) for name in names}
-        for target in range(explainer.targets)
+        for target in range(len(explainer.readouts))
     ]
 
 

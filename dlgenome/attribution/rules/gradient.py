@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, fill
+from dlgenome.attribution.rules.pooling import AxisMax
 
 
 class Gradient(Rule):
@@ -38,6 +39,27 @@ class Gradient(Rule):
         batch = call.input_batch(index)
         x = saved.sequence(index, batch).expand_as(saved.reference(index, batch))
         return saved.step.flat_pairs(x, batch).detach().contiguous().requires_grad_()
+
+
+class AllMaxima(Gradient):
+    """Maximum (sign 1) or minimum (-1) over whole axes: the multiplier to wherever the sequence has it.
+
+    Each of several equal maxima gets all of it, as in the original DeepLIFT program; the derivative would share
+    it between them.
+    """
+
+    title = "maximum of the sequence (not exact)"
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Multiplier where the sequence equals its maximum, zero elsewhere."""
+        m = multiplier[0] if isinstance(multiplier, list) else multiplier
+        x = self._at_sequence(call, 0, saved).detach() * self.sign
+        axes = AxisMax.axes(call)
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        return [(x == x.amax(axes, keepdim=True)) * m.reshape(shape)]
 
 
 class GuidedBackprop(Gradient):

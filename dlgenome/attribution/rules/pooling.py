@@ -70,13 +70,13 @@ class AxisMax(Rule):
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the maximum is taken over the batch."""
-        axes, dims = self._axes(call), len(call.input_infos[0].dims)
+        axes, dims = self.axes(call), len(call.input_infos[0].dims)
         return "it takes the maximum over the batch" if call.input_batch(0).axis in axes or not dims else None
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multiplier scattered to the position that made the difference."""
         m = multiplier[0] if isinstance(multiplier, list) else multiplier
-        info, axes = call.input_infos[0], self._axes(call)
+        info, axes = call.input_infos[0], self.axes(call)
         kept = [axis for axis in range(len(info.dims)) if axis not in axes]
         batch = call.input_batch(0)
         moved = BatchAxis(kept.index(batch.axis), batch.outer, batch.inner)
@@ -94,7 +94,8 @@ class AxisMax(Rule):
         return [spread.permute([order.index(axis) for axis in range(len(order))])]
 
     @staticmethod
-    def _axes(call: Call) -> list[int]:
+    def axes(call: Call) -> list[int]:
+        """Axes of the input that the maximum runs over, in order."""
         dims = len(call.input_infos[0].dims)
         axes = call.argument(1, "dim", None)
         axes = list(range(dims)) if axes in (None, []) else axes if isinstance(axes, list) else [axes]
