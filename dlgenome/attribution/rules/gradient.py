@@ -44,8 +44,8 @@ class Gradient(Rule):
 class AllMaxima(Gradient):
     """Maximum (sign 1) or minimum (-1) over whole axes: the multiplier to wherever the sequence has it.
 
-    Each of several equal maxima gets all of it, as in the original DeepLIFT program; the derivative would share
-    it between them.
+    Each of several equal maxima gets all of it, as in the original DeepLIFT program; the derivative would
+    share it between them.
     """
 
     title = "maximum of the sequence (not exact)"
