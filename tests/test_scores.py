@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlgenome.errors import InputError
@@ -24,7 +25,9 @@ from dlgenome.writers.spool import Spool, SpoolReader
 CONTIGS = (Contig("chr1", 900), Contig("chrM", 50))
 
 
-def scored_rows(n_rows: int, length: int, *, hypothetical: bool) -> list[ScoredWindow]:
+def scored_rows(
+    n_rows: int, length: int, *, hypothetical: bool, extras: tuple[str, ...] = ()
+) -> list[ScoredWindow]:
     rng = np.random.default_rng(1)
     rows = []
     for row in range(n_rows):
@@ -33,17 +36,25 @@ def scored_rows(n_rows: int, length: int, *, hypothetical: bool) -> list[ScoredW
         region = Region("chr1", 10 + row, 60 + row, f"peak{row}", strand="-", input_row=3 * row)
         window = Window(region, "chr1", row - 3, row - 3 + length, row - 3 + length // 2)
         projected = np.where(codes == np.arange(4)[:, None], scores, np.float32(0))
-        facts = RegionScores(scores if hypothetical else None, projected, 2.0, 0.5, 1.0 + row, 1.5, 20)
+        further = {name: rng.random((4, length), dtype=np.float32) for name in extras}
+        facts = RegionScores(
+            scores if hypothetical else None, projected, 2.0, 0.5, 1.0 + row, 1.5, 20, further
+        )
         rows.append(ScoredWindow(row, window, codes, {"counts": facts}))
     return rows
 
 
 def write(
-    folder: Path, n_rows: int = 5, length: int = 60, *, hypothetical: bool = True
+    folder: Path,
+    n_rows: int = 5,
+    length: int = 60,
+    *,
+    hypothetical: bool = True,
+    extras: tuple[str, ...] = (),
 ) -> list[ScoredWindow]:
     """Write ``folder/x.h5`` and return its rows."""
-    rows = scored_rows(n_rows, length, hypothetical=hypothetical)
-    paths = OutputPaths(folder / "run", ("counts",))
+    rows = scored_rows(n_rows, length, hypothetical=hypothetical, extras=extras)
+    paths = OutputPaths(folder / "run", ("counts",), extras=extras)
     prepare_outputs(paths, overwrite=True)
     with Spool(paths) as spool:
         spool.append(rows)
@@ -69,6 +80,7 @@ def test_arrays_and_values_come_back(tmp_path: Path) -> None:
         assert np.array_equal(scores.sequence(slice(1, 4)), [row.codes for row in rows[1:4]])
         assert scores.projected(slice(1, 4)).shape == (3, 4, 60)
         assert scores.qc["sum"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert scores.qc["mean_abs_delta"].tolist() == [1.5] * 5
         assert scores.qc["delta_error"].tolist() == [abs(1.5 - total) / 1.5 for total in scores.qc["sum"]]
 
 
@@ -85,6 +97,62 @@ def test_windows_come_back_with_their_region(tmp_path: Path) -> None:
         )
         assert (found.region.name, found.region.strand) == (row.window.region.name, "-")
         assert found.region.input_row == row.window.region.input_row
+
+
+@pytest.mark.parametrize("hypothetical", [True, False])
+def test_rows_come_back_as_they_were_handed_over(tmp_path: Path, hypothetical: bool) -> None:
+    rows = write(tmp_path, hypothetical=hypothetical, extras=("fold_sd", "reference_se"))
+    with ScoresFile(tmp_path / "x.h5") as scores:
+        found = [*scores.scored(slice(0, 2)), *scores.scored(slice(2, 99))]
+    assert [row.row for row in found] == [row.row for row in rows]
+    for one, other in zip(found, rows, strict=True):
+        assert (one.window.chrom, one.window.start, one.window.end, one.window.center) == (
+            other.window.chrom,
+            other.window.start,
+            other.window.end,
+            other.window.center,
+        )
+        assert one.window.region.name == other.window.region.name
+        assert np.array_equal(one.codes, other.codes)
+        for field in fields(RegionScores):
+            ours = getattr(one.scores["counts"], field.name)
+            theirs = getattr(other.scores["counts"], field.name)
+            if field.name == "extras":
+                assert ours.keys() == theirs.keys()
+                assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+            elif isinstance(theirs, np.ndarray):
+                assert ours.dtype == theirs.dtype
+                assert np.array_equal(ours, theirs)
+            else:
+                assert ours == theirs
+
+
+def test_further_arrays_are_read_by_name(tmp_path: Path) -> None:
+    rows = write(tmp_path, extras=("reference_se", "fold_sd"))
+    with ScoresFile(tmp_path / "x.h5") as scores:
+        assert scores.extras == ("fold_sd", "reference_se")
+        for row in rows:
+            for name, values in row.scores["counts"].extras.items():
+                assert np.array_equal(scores.extra(name, row.row), values)
+        with pytest.raises(InputError, match=r"has no confidence; it holds fold_sd, reference_se\."):
+            scores.extra("confidence", 0)
+    write(tmp_path)
+    with (
+        ScoresFile(tmp_path / "x.h5") as scores,
+        pytest.raises(InputError, match="has no fold_sd; it holds no further arrays"),
+    ):
+        scores.extra("fold_sd", 0)
+
+
+def test_files_from_before_mean_abs_delta_was_stored_can_be_read_but_not_joined(tmp_path: Path) -> None:
+    write(tmp_path)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["qc/mean_abs_delta"]
+    with ScoresFile(tmp_path / "x.h5") as scores:
+        assert "mean_abs_delta" not in scores.qc
+        assert scores.qc["sum"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+        with pytest.raises(InputError, match="did not store /qc/mean_abs_delta; make it again"):
+            scores.scored(slice(0, 1))
 
 
 def test_identity_leaves_provenance_out(tmp_path: Path) -> None:
@@ -161,9 +229,11 @@ def test_damaged_chunks_are_named(tmp_path: Path) -> None:
             scores.projected(0)
 
 
-@pytest.mark.parametrize("name", ["shap/seq", "qc/sum", "regions/start", "raw/seq"])
+@pytest.mark.parametrize(
+    "name", ["shap/seq", "qc/sum", "qc/mean_abs_delta", "regions/start", "raw/seq", "fold_sd/seq"]
+)
 def test_arrays_that_disagree_are_refused(tmp_path: Path, name: str) -> None:
-    write(tmp_path)
+    write(tmp_path, extras=("fold_sd",))
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         dtype = file[name].dtype
         del file[name]
@@ -190,6 +260,7 @@ def test_filters_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: p
 finite = st.floats(-1e6, 1e6)
 
 
+@example([(0.0, 0.0, 1.0, 2.2250738585e-313)])
 @given(st.lists(st.tuples(finite, finite, finite, st.floats(0, 1e6)), min_size=1, max_size=9))
 def test_completeness_error_is_the_formula(rows: list[tuple[float, float, float, float]]) -> None:
     columns = np.array(rows).T

@@ -27,22 +27,23 @@ def write_bigwig(
     overlap: Overlap = "nearest",
     crop: int | None = None,
     contigs: tuple[Contig, ...],
+    extra: str | None = None,
 ) -> None:
     """Write one value a base: the sum over the four bases of the projected scores, as float32.
 
-    Bases in no window are absent. ``crop`` takes only the central bases of every window. Raises InputError
-    for a region outside the contigs and for scores that are not finite, which crash readers, and Interrupted
-    where the disk fails.
+    With ``extra`` it is the sum over that array instead. Bases in no window are absent. ``crop`` takes only
+    the central bases of every window. Raises InputError for a region outside the contigs and for scores that
+    are not finite, which crash readers, and Interrupted where the disk fails.
     """
     if crop is not None and not 0 < crop <= scores.length:
         raise UsageError(f"--crop {crop} must be from 1 to the length of a window, {scores.length}.")
     with clear_write_errors(path), BigWigFile(path, contigs) as bigwig:
-        for chrom, start, values in _runs(scores, overlap, crop, contigs):
+        for chrom, start, values in _runs(scores, overlap, crop, contigs, extra):
             bigwig.add(chrom, start, values)
 
 
 def _runs(
-    scores: ScoresFile, overlap: Overlap, crop: int | None, contigs: tuple[Contig, ...]
+    scores: ScoresFile, overlap: Overlap, crop: int | None, contigs: tuple[Contig, ...], extra: str | None
 ) -> Iterator[tuple[str, int, Values]]:
     """(chrom, start, values) in the order of the contigs and along each of them."""
     centers = scores.regions["summit"]
@@ -52,7 +53,7 @@ def _runs(
         ends = np.minimum(ends, centers - crop // 2 + crop)
     for contig, rows in _rows_by_contig(scores, contigs):
         on_contig = np.maximum(starts[rows], 0), np.minimum(ends[rows], contig.length)
-        for start, values in _contig_runs(scores, overlap, rows, centers[rows], *on_contig):
+        for start, values in _contig_runs(scores, overlap, extra, rows, centers[rows], *on_contig):
             yield contig.name, start, values
 
 
@@ -75,6 +76,7 @@ def _rows_by_contig(
 def _contig_runs(
     scores: ScoresFile,
     overlap: Overlap,
+    extra: str | None,
     rows: NDArray[np.intp],
     centers: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -84,7 +86,8 @@ def _contig_runs(
 
     @lru_cache(CACHED_WINDOWS)
     def track(row: int) -> Values:
-        values: Values = scores.projected(row).sum(axis=0, dtype=np.float32)
+        stored = scores.projected(row) if extra is None else scores.extra(extra, row)
+        values: Values = stored.sum(axis=0, dtype=np.float32)
         if not np.isfinite(values).all():
             window = scores.window(row)
             raise InputError(

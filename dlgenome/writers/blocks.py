@@ -1,9 +1,9 @@
 """Finished rows as a block of bytes: what one record of the spool holds, ready to be put into an HDF5 file.
 
 A block is a list of parts: the facts about its rows (JSON, deflated), the chunks of ``/raw/seq``, then for
-each target the chunks of ``/shap/seq`` (where there is one) and of ``/projected_shap/seq``. A chunk holds
-whole regions and has been through HDF5's shuffle and deflate filters already, so that the HDF5 writer
-copies it as it is.
+each target the chunks of ``/shap/seq`` (where there is one), of ``/projected_shap/seq`` and of the extras. A
+chunk holds whole regions and has been through HDF5's shuffle and deflate filters already, so that the HDF5
+writer copies it as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dlgenome.encoding import one_hot
 from dlgenome.errors import InputError
-from dlgenome.types import Region, ScoredWindow, Window
+from dlgenome.types import Region, RegionScores, ScoredWindow, Window
 
 ScoreDtype = Literal["float32", "float16"]
 
@@ -32,6 +32,7 @@ MAX_CHUNK_ROWS = 256
 Facts = dict[str, Any]
 """Columns of a block: ``windows`` (a list for each field), ``qc`` (for each target a list for each value)."""
 
+_SCORE_FIELDS = {"shap": "hypothetical", "projected_shap": "projected"}
 _WINDOW_FIELDS = ("chrom", "start", "end", "center")
 _REGION_FIELDS = tuple(field.name for field in fields(Region))
 _QC_FIELDS = ("prediction", "reference_prediction", "contribution_sum", "mean_abs_delta", "n_references")
@@ -52,6 +53,8 @@ class BlockLayout:
     targets: tuple[str, ...]
     hypothetical: tuple[bool, ...]
     """Whether each target has hypothetical contributions."""
+    extras: tuple[str, ...] = ()
+    """Further arrays that every target has, sorted."""
 
     @property
     def sequence_chunk_rows(self) -> int:
@@ -69,22 +72,30 @@ class BlockLayout:
         return max(self.sequence_chunk_rows, self.score_chunk_rows)
 
     def fits(self, row: ScoredWindow) -> bool:
-        """Whether the row has this length, and hypothetical contributions for the same targets."""
+        """Whether the row has this length, and the same kinds of scores for the same targets."""
         kinds = zip(self.targets, self.hypothetical, strict=True)
         return len(row.codes) == self.length and all(
             (row.scores[target].hypothetical is not None) == has_hypothetical
+            and tuple(sorted(row.scores[target].extras)) == self.extras
             for target, has_hypothetical in kinds
         )
+
+    def datasets(self) -> Iterator[tuple[str, str]]:
+        """(target, dataset) of all the scores, in the order of their parts."""
+        for target, has_hypothetical in zip(self.targets, self.hypothetical, strict=True):
+            for dataset in ("shap", "projected_shap") if has_hypothetical else ("projected_shap",):
+                yield target, dataset
+            for extra in self.extras:
+                yield target, extra
 
     def part_slices(self, rows: int) -> dict[tuple[str, str], slice]:
         """(target, dataset) -> its parts in a block of ``rows`` rows; the sequence has target ``""``."""
         score_chunks = -(-rows // self.score_chunk_rows)
         stop = 1 + -(-rows // self.sequence_chunk_rows)
         slices = {("", "raw"): slice(1, stop)}
-        for target, has_hypothetical in zip(self.targets, self.hypothetical, strict=True):
-            for dataset in ("shap", "projected_shap") if has_hypothetical else ("projected_shap",):
-                slices[target, dataset] = slice(stop, stop + score_chunks)
-                stop += score_chunks
+        for target, dataset in self.datasets():
+            slices[target, dataset] = slice(stop, stop + score_chunks)
+            stop += score_chunks
         return slices
 
 
@@ -95,6 +106,7 @@ def layout_of(first: ScoredWindow, targets: tuple[str, ...], score_dtype: ScoreD
         score_dtype=score_dtype,
         targets=targets,
         hypothetical=tuple(first.scores[target].hypothetical is not None for target in targets),
+        extras=tuple(sorted(first.scores[targets[0]].extras)),
     )
 
 
@@ -103,12 +115,11 @@ def encode_block(layout: BlockLayout, rows: Sequence[ScoredWindow]) -> list[byte
     sequences = one_hot(np.stack([row.codes for row in rows]))
     chunks = _encode_chunks(sequences, layout.sequence_chunk_rows)
     crcs: dict[str, list[int]] = {}
-    for target, has_hypothetical in zip(layout.targets, layout.hypothetical, strict=True):
-        if has_hypothetical:
-            chunks += _encode_chunks(_scores(layout, rows, target, "hypothetical"), layout.score_chunk_rows)
-        projected = _scores(layout, rows, target, "projected")
-        chunks += _encode_chunks(projected, layout.score_chunk_rows)
-        crcs[target] = [zlib.crc32(values.tobytes()) for values in projected]
+    for target, dataset in layout.datasets():
+        stored = _scores(layout, rows, target, dataset)
+        chunks += _encode_chunks(stored, layout.score_chunk_rows)
+        if dataset == "projected_shap":
+            crcs[target] = [zlib.crc32(values.tobytes()) for values in stored]
     return [zlib.compress(json.dumps(_facts(layout, rows, crcs)).encode(), GZIP_LEVEL), *chunks]
 
 
@@ -129,9 +140,9 @@ def decode_windows(facts: Facts) -> list[Window]:
 
 
 def _scores(
-    layout: BlockLayout, rows: Sequence[ScoredWindow], target: str, kind: Literal["hypothetical", "projected"]
+    layout: BlockLayout, rows: Sequence[ScoredWindow], target: str, dataset: str
 ) -> NDArray[np.floating[Any]]:
-    values = np.stack([getattr(row.scores[target], kind) for row in rows]).astype("<f4", copy=False)
+    values = np.stack([_array(row.scores[target], dataset) for row in rows]).astype("<f4", copy=False)
     with np.errstate(over="ignore"):
         stored = values.astype(np.dtype(layout.score_dtype).newbyteorder("<"), copy=False)
     bad = np.flatnonzero(~np.isfinite(stored).all(axis=(1, 2)))
@@ -147,6 +158,12 @@ def _scores(
             "look for NaN or infinity in its weights, or try --precision float64."
         )
     return stored
+
+
+def _array(scores: RegionScores, dataset: str) -> NDArray[np.float32]:
+    if dataset in _SCORE_FIELDS:
+        return cast(NDArray[np.float32], getattr(scores, _SCORE_FIELDS[dataset]))
+    return scores.extras[dataset]
 
 
 def _encode_chunks(values: NDArray[Any], rows_per_chunk: int) -> list[bytes]:

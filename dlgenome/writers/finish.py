@@ -20,7 +20,7 @@ from dlgenome.writers.disk import clear_write_errors, sync
 from dlgenome.writers.hdf5 import write_scores
 from dlgenome.writers.npz import write_npz
 from dlgenome.writers.overlap import Overlap
-from dlgenome.writers.paths import OutputPaths, check_space, discard_partial
+from dlgenome.writers.paths import TRACK_EXTRAS, OutputPaths, check_space, discard_partial
 from dlgenome.writers.run_json import write_run_json
 from dlgenome.writers.spool import Spool, SpoolReader
 
@@ -79,7 +79,9 @@ def _check_room(paths: OutputPaths) -> None:
     """Full disks crash h5py, so the room is checked before the HDF5 files are begun."""
     with clear_write_errors(paths.spool):  # the folder may have gone while the run went on
         spooled = paths.spool.stat().st_size
-    check_space(paths, spooled * (2 if "npz" in paths.formats else 1) + spooled // 2 + 2**20)
+    copies = 2 if "npz" in paths.formats else 1
+    tracks = 1 + sum(extra in TRACK_EXTRAS for extra in paths.extras)
+    check_space(paths, spooled * copies + spooled * tracks // 2 + 2**20)
 
 
 def _write_target(
@@ -99,9 +101,10 @@ def _write_target(
     write_scores(scores_path, reader, target, contigs, identity, provenance)
     with ScoresFile(scores_path) as scores:
         if "bigwig" in paths.formats:
-            bigwig_path = paths.inside_partial(paths.bigwig(target))
-            write_bigwig(bigwig_path, scores, overlap=overlap, crop=crop, contigs=contigs)
-            _read_back(bigwig_path, contigs)
+            for extra, final in ((None, paths.bigwig(target)), *paths.extra_bigwigs(target).items()):
+                bigwig = paths.inside_partial(final)
+                write_bigwig(bigwig, scores, overlap=overlap, crop=crop, contigs=contigs, extra=extra)
+                _read_back(bigwig, contigs)
         if "npz" in paths.formats:
             ohe, attr = (paths.inside_partial(path) for path in paths.npz(target))
             write_npz(ohe, attr, scores)

@@ -48,8 +48,8 @@ def write_scores(
         _write_attributes(file, target, identity, provenance)
         _copy_chunks(file, spool, "", "raw", "int8")
         layout = spool.known_layout
-        for dataset in ("shap", "projected_shap"):
-            if (target, dataset) in layout.part_slices(0):
+        for owner, dataset in layout.datasets():
+            if owner == target:
                 _copy_chunks(file, spool, target, dataset, layout.score_dtype)
         _write_regions(file, spool)
         _write_genome(file, contigs)
@@ -135,9 +135,8 @@ def _write_genome(file: h5py.File, contigs: tuple[Contig, ...]) -> None:
 
 def _write_qc(file: h5py.File, spool: SpoolReader, target: str) -> None:
     values = read_qc(spool, target)
-    mean_abs_delta = values.pop("mean_abs_delta")
     values["delta_error"] = completeness_error(
-        values["sum"], values["prediction"], values["reference_prediction"], mean_abs_delta
+        values["sum"], values["prediction"], values["reference_prediction"], values["mean_abs_delta"]
     )
     for name in sorted(values):
         _create_column(file, f"qc/{name}", spool.rows, values[name].dtype.str)[...] = values[name]

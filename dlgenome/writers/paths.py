@@ -18,7 +18,13 @@ MARKER = "dlgenome-unfinished-run.txt"
 SPOOL = "scores.spool"
 
 _MARKER_TEXT = "An unfinished dlgenome run keeps its work here. Deleting this folder discards that work.\n"
-_ENDINGS = ("_scores.h5", "_scores.bw", "_ohe.npz", "_attr.npz", ".bed", ".tsv", ".json")
+TRACK_EXTRAS = ("fold_sd",)
+"""Further arrays that get a bigWig of their own, beside their place in the HDF5 file."""
+
+_ENDINGS = (
+    *("_scores.h5", "_scores.bw", "_ohe.npz", "_attr.npz", ".bed", ".tsv", ".json"),
+    *(f"_{extra}.bw" for extra in TRACK_EXTRAS),
+)
 _SCRATCH = "scratch-"
 
 
@@ -29,6 +35,8 @@ class OutputPaths:
     prefix: Path
     targets: tuple[str, ...]
     formats: frozenset[str] = frozenset({"h5", "bigwig"})
+    extras: tuple[str, ...] = ()
+    """Further arrays that the scores of every target hold: ``fold_sd``, ``reference_se``."""
 
     def __post_init__(self) -> None:
         unknown = sorted(self.formats - FORMATS)
@@ -48,6 +56,11 @@ class OutputPaths:
     def bigwig(self, target: str) -> Path:
         """``PREFIX.<target>_scores.bw``."""
         return self._beside(f".{target}_scores.bw")
+
+    def extra_bigwigs(self, target: str) -> dict[str, Path]:
+        """``PREFIX.<target>_fold_sd.bw``, by the name of its array; empty for runs without."""
+        tracks = (extra for extra in self.extras if extra in TRACK_EXTRAS)
+        return {extra: self._beside(f".{target}_{extra}.bw") for extra in tracks}
 
     def npz(self, target: str) -> tuple[Path, Path]:
         """``PREFIX.<target>_ohe.npz`` and ``PREFIX.<target>_attr.npz``."""
@@ -91,7 +104,8 @@ class OutputPaths:
         files: list[Path] = []
         for target in self.targets:
             files += [self.scores_h5(target)] if "h5" in self.formats else []
-            files += [self.bigwig(target)] if "bigwig" in self.formats else []
+            if "bigwig" in self.formats:
+                files += [self.bigwig(target), *self.extra_bigwigs(target).values()]
             files += self.npz(target) if "npz" in self.formats else ()
         return (*files, self.regions_bed, self.skipped_tsv, self.run_json)
 
@@ -197,7 +211,12 @@ def discard_partial(paths: OutputPaths) -> None:
 
 
 def estimate_bytes(
-    n_rows: int, length: int, n_targets: int, formats: frozenset[str], score_dtype: str = "float32"
+    n_rows: int,
+    length: int,
+    n_targets: int,
+    formats: frozenset[str],
+    score_dtype: str = "float32",
+    extras: tuple[str, ...] = (),
 ) -> int:
     """Disk space a run needs while it finishes: the spool and the files made from it, generously rounded.
 
@@ -205,9 +224,10 @@ def estimate_bytes(
     has.
     """
     item = 2 if score_dtype == "float16" else 4
-    one_target = 4 * length * (1.2 * item + 0.2)
+    one_target = 4 * length * ((1.2 + 0.3 * len(extras)) * item + 0.2)
     made = 2.0 + (1.0 if "npz" in formats else 0.0)
-    bigwig = 6.5 * length if "bigwig" in formats else 0.0
+    tracks = 1 + sum(extra in TRACK_EXTRAS for extra in extras)
+    bigwig = 6.5 * length * tracks if "bigwig" in formats else 0.0
     return int(n_rows * n_targets * (one_target * made + bigwig)) + 2**20
 
 

@@ -111,6 +111,8 @@ class Spool:
             raise UsageError(
                 "npz files hold hypothetical contributions and this method has none; drop npz from --formats."
             )
+        if layout.extras != tuple(sorted(self.paths.extras)):
+            raise ValueError(f"the scores hold {layout.extras} and the output paths name {self.paths.extras}")
         self._layout = layout
         self._write(_LAYOUT_BLOCK, 0, [json.dumps(asdict(layout)).encode()])
         return layout
@@ -182,7 +184,7 @@ class SpoolReader:
             yield block, decode_facts(self._part(block, 0))
 
     def chunks(self, target: str, dataset: str) -> Iterator[tuple[int, bytes]]:
-        """(first row, compressed chunk) of ``raw`` (target ``""``), ``shap`` or ``projected_shap``."""
+        """(first row, compressed chunk) of ``raw`` (target ``""``), ``shap``, ``projected_shap``, extra."""
         layout = self.known_layout
         rows_per_chunk = layout.sequence_chunk_rows if dataset == "raw" else layout.score_chunk_rows
         for block in self._blocks:
@@ -240,6 +242,7 @@ def _decode_layout(part: bytes) -> BlockLayout:
         score_dtype=fields["score_dtype"],
         targets=tuple(fields["targets"]),
         hypothetical=tuple(fields["hypothetical"]),
+        extras=tuple(fields["extras"]),
     )
 
 

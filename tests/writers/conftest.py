@@ -20,7 +20,13 @@ CONTIGS = (Contig("chr2", 3000), Contig("chrEmpty", 700), Contig("chr1", 2000))
 
 
 def random_row(
-    row: int, *, length: int, targets: tuple[str, ...], hypothetical: bool = True, center: int | None = None
+    row: int,
+    *,
+    length: int,
+    targets: tuple[str, ...],
+    hypothetical: bool = True,
+    center: int | None = None,
+    extras: tuple[str, ...] = (),
 ) -> ScoredWindow:
     """A scored window on chr1 or chr2 that depends on its row number only."""
     rng = np.random.default_rng(row)
@@ -43,6 +49,10 @@ def random_row(
             contribution_sum=float(rng.normal()),
             mean_abs_delta=float(rng.uniform(0.5, 2)),
             n_references=20,
+            extras={
+                name: np.where(one_hot, rng.random((4, length), dtype=np.float32), np.float32(0))
+                for name in extras
+            },
         )
     return ScoredWindow(row, Window(region, chrom, start, start + length, center), codes, scores)
 
@@ -81,9 +91,10 @@ def make_run(tmp_path: Path) -> MakeRun:
         hypothetical: bool = True,
         centers: list[int] | None = None,
         overwrite: bool = False,
+        extras: tuple[str, ...] = (),
         **options: Any,
     ) -> Run:
-        paths = OutputPaths(tmp_path / prefix, targets, frozenset(formats))
+        paths = OutputPaths(tmp_path / prefix, targets, frozenset(formats), extras)
         prepare_outputs(paths, overwrite=overwrite)
         rows = [
             random_row(
@@ -92,6 +103,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 targets=targets,
                 hypothetical=hypothetical,
                 center=centers[row] if centers else None,
+                extras=extras,
             )
             for row in range(n_rows)
         ]

@@ -36,7 +36,9 @@ def read_with_pybigtools(path: Path) -> Track:
     }
 
 
-def slow_track(run: Any, target: str, overlap: str, crop: int | None = None) -> Track:
+def slow_track(
+    run: Any, target: str, overlap: str, crop: int | None = None, extra: str | None = None
+) -> Track:
     """What every base should have, looked at one base at a time."""
     track = {contig.name: np.full(contig.length, np.nan, np.float32) for contig in run.contigs}
     for contig in run.contigs:
@@ -48,7 +50,9 @@ def slow_track(run: Any, target: str, overlap: str, crop: int | None = None) -> 
                 if crop is not None:
                     start, end = window.center - crop // 2, window.center - crop // 2 + crop
                 if window.chrom == contig.name and start <= base < end:
-                    value = float(row.scores[target].projected[:, base - window.start].sum())
+                    scores = row.scores[target]
+                    array = scores.projected if extra is None else scores.extras[extra]
+                    value = float(array[:, base - window.start].sum())
                     here.append((abs(window.center - base - 0.5), -window.center, row.row, value))
             if here:
                 values = [value for *_, value in sorted(here, key=lambda item: item[2])]
@@ -75,6 +79,17 @@ def test_two_readers_find_the_values_of_the_twin(make_run: MakeRun, overlap: str
     path = run.paths.bigwig("counts")
     assert_same(read_with_pybigwig(path), expected)
     assert_same(read_with_pybigtools(path), expected)
+
+
+@pytest.mark.parametrize("overlap", ["nearest", "mean"])
+def test_deviation_across_folds_is_a_track_under_the_same_rule(make_run: MakeRun, overlap: str) -> None:
+    run = make_run(
+        overlap=overlap, crop=60, targets=("counts",), extras=("fold_sd", "reference_se"), formats=("bigwig",)
+    )
+    [(name, path)] = run.paths.extra_bigwigs("counts").items()
+    assert (name, path.name) == ("fold_sd", "run.counts_fold_sd.bw")
+    assert_same(read_with_pybigwig(path), slow_track(run, "counts", overlap, 60, extra="fold_sd"))
+    assert_same(read_with_pybigwig(run.paths.bigwig("counts")), slow_track(run, "counts", overlap, 60))
 
 
 @pytest.mark.parametrize("overlap", ["nearest", "mean", "max", "first"])

@@ -31,6 +31,12 @@ def test_each_format_can_be_had_alone(make_run: MakeRun, tmp_path: Path, formats
     assert sorted(tmp_path.iterdir()) == sorted(run.paths.all())
 
 
+def test_a_run_with_further_arrays_leaves_exactly_its_files(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(extras=("fold_sd",))
+    assert sorted(tmp_path.iterdir()) == sorted(run.paths.all())
+    assert "run.index-0_fold_sd.bw" in json.loads(run.paths.run_json.read_text())["outputs"]
+
+
 def test_rows_of_bed_and_hdf5_are_the_same_windows(make_run: MakeRun) -> None:
     run = make_run()
     lines = run.paths.regions_bed.read_text().splitlines()

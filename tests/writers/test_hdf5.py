@@ -73,6 +73,7 @@ def test_qc_holds_predictions_completeness_and_checksums(make_run: MakeRun) -> N
             "prediction",
             "reference_prediction",
             "sum",
+            "mean_abs_delta",
             "delta_error",
             "n_references",
             "crc32",
@@ -83,6 +84,7 @@ def test_qc_holds_predictions_completeness_and_checksums(make_run: MakeRun) -> N
             assert file["qc/prediction"][row.row] == scores.prediction
             assert file["qc/reference_prediction"][row.row] == scores.reference_prediction
             assert file["qc/sum"][row.row] == scores.contribution_sum
+            assert file["qc/mean_abs_delta"][row.row] == scores.mean_abs_delta
             assert file["qc/n_references"][row.row] == 20
             assert file["qc/crc32"][row.row] == zlib.crc32(stored[row.row].tobytes())
             missed = abs(scores.contribution_sum - (scores.prediction - scores.reference_prediction))
@@ -104,6 +106,26 @@ def test_storage_is_gzip_1_with_shuffle_in_chunks_of_whole_regions(make_run: Mak
                 assert (item.compression, item.compression_opts, item.shuffle) == ("gzip", 1, True), name
 
         file.visititems(check)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_further_arrays_lie_beside_the_scores_in_groups_of_their_own(make_run: MakeRun, dtype: str) -> None:
+    run = make_run(extras=("reference_se", "fold_sd"), score_dtype=dtype)
+    for target in run.paths.targets:
+        with h5py.File(run.paths.scores_h5(target)) as file:
+            projected = file["projected_shap/seq"]
+            for name in ("fold_sd", "reference_se"):
+                stored = file[f"{name}/seq"]
+                assert (stored.dtype, stored.shape, stored.chunks) == (
+                    dtype,
+                    projected.shape,
+                    projected.chunks,
+                )
+                assert (stored.compression, stored.compression_opts, stored.shuffle) == ("gzip", 1, True)
+                for row in run.rows:
+                    assert np.array_equal(stored[row.row], row.scores[target].extras[name].astype(dtype))
+            for row in run.rows:
+                assert np.array_equal(projected[row.row], row.scores[target].projected.astype(dtype))
 
 
 def test_method_without_hypothetical_contributions_has_no_shap(make_run: MakeRun) -> None:

@@ -39,6 +39,21 @@ def test_files_have_the_names_of_the_specification(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_with_deviations_has_a_track_of_them(tmp_path: Path) -> None:
+    extras = ("fold_sd", "reference_se")
+    paths = OutputPaths(tmp_path / "p", ("counts",), frozenset({"h5", "bigwig"}), extras)
+    assert [path.name for path in paths.all()][:3] == [
+        "p.counts_scores.h5",
+        "p.counts_scores.bw",
+        "p.counts_fold_sd.bw",
+    ]
+    without = OutputPaths(tmp_path / "p", ("counts",), frozenset({"h5"}), extras)
+    assert not any(path.suffix == ".bw" for path in without.all())
+    prepare_outputs(paths, overwrite=False)
+    (paths.partial / "p.counts_fold_sd.bw").write_bytes(b"half")
+    prepare_outputs(paths, overwrite=True)
+
+
 def test_only_chosen_formats_are_written(tmp_path: Path) -> None:
     names = [path.name for path in outputs(tmp_path / "p", "npz").all()]
     assert not any(name.endswith((".h5", ".bw")) for name in names)
@@ -157,3 +172,4 @@ def test_estimated_space_grows_with_rows_targets_and_formats() -> None:
     assert small > 2 * 1000 * 4 * 2114 * 4
     assert estimate_bytes(1000, 2114, 2, frozenset({"h5"})) > 1.9 * small
     assert estimate_bytes(1000, 2114, 1, frozenset({"h5", "bigwig", "npz"})) > 1.4 * small
+    assert estimate_bytes(1000, 2114, 1, frozenset({"h5"}), extras=("fold_sd",)) > 1.15 * small

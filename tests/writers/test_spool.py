@@ -187,6 +187,41 @@ def test_layout_survives_in_the_file(paths: OutputPaths, make_row: MakeRow) -> N
         assert reader.known_layout.part_slices(1).keys() == {("", "raw"), ("counts", "projected_shap")}
 
 
+def test_further_arrays_are_part_of_the_layout(tmp_path: Path, make_row: MakeRow) -> None:
+    paths = OutputPaths(tmp_path / "p", ("counts",), extras=("reference_se", "fold_sd"))
+    prepare_outputs(paths, overwrite=False)
+    rows = [make_row(row, length=5, targets=("counts",), extras=paths.extras) for row in range(2)]
+    with spooled(paths, rows) as reader:
+        assert reader.layout == BlockLayout(5, "float32", ("counts",), (True,), ("fold_sd", "reference_se"))
+        [(_, chunk)] = reader.chunks("counts", "fold_sd")
+    by_byte = np.frombuffer(zlib.decompress(chunk), np.uint8).reshape(4, -1)
+    stored = np.ascontiguousarray(by_byte.T).view("<f4").reshape(-1, 4, 5)
+    for row in rows:
+        assert np.array_equal(stored[row.row], row.scores["counts"].extras["fold_sd"])
+
+
+def test_rows_with_other_arrays_than_the_run_names_are_a_bug(paths: OutputPaths, make_row: MakeRow) -> None:
+    plain = make_row(0, length=5, targets=("counts",))
+    with Spool(paths) as spool, pytest.raises(ValueError, match=r"fold_sd.* the output paths name"):
+        spool.append([make_row(0, length=5, targets=("counts",), extras=("fold_sd",))])
+    paths.spool.unlink()
+    with Spool(replace(paths, extras=("fold_sd",))) as spool:
+        with pytest.raises(ValueError, match="the output paths name"):
+            spool.append([plain])
+        spool.append([make_row(0, length=5, targets=("counts",), extras=("fold_sd",))])
+        with pytest.raises(ValueError, match="other scores than the rows before"):
+            spool.append([replace(plain, row=1)])
+
+
+def test_further_arrays_that_are_not_finite_are_refused(tmp_path: Path, make_row: MakeRow) -> None:
+    paths = OutputPaths(tmp_path / "p", ("counts",), extras=("fold_sd",))
+    prepare_outputs(paths, overwrite=False)
+    row = make_row(0, length=5, targets=("counts",), extras=("fold_sd",))
+    row.scores["counts"].extras["fold_sd"][0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite numbers"), Spool(paths) as spool:
+        spool.append([row])
+
+
 def test_an_empty_spool_has_no_rows(paths: OutputPaths) -> None:
     with spooled(paths, []) as reader:
         assert reader.rows == 0

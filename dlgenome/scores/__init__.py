@@ -1,0 +1,17 @@
+"""The one reader of finished ``scores.h5`` files, and what their completeness numbers mean."""
+
+from dlgenome.scores.completeness import CompletenessSummary, completeness_error, summarize_completeness
+from dlgenome.scores.file import AttributeValue, ScoresFile
+from dlgenome.scores.structure import FORMAT_VERSION, PROVENANCE_ATTRIBUTES, QC_FIELDS, REGION_FIELDS
+
+__all__ = [
+    "FORMAT_VERSION",
+    "PROVENANCE_ATTRIBUTES",
+    "QC_FIELDS",
+    "REGION_FIELDS",
+    "AttributeValue",
+    "CompletenessSummary",
+    "ScoresFile",
+    "completeness_error",
+    "summarize_completeness",
+]

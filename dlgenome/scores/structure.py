@@ -1,0 +1,121 @@
+"""What a ``scores.h5`` consists of, and the checks that come before any of it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from dlgenome.errors import InputError
+
+FORMAT_VERSION = 1
+
+PROVENANCE_ATTRIBUTES = frozenset(
+    {
+        "command_line",
+        "checkpoint_path",
+        "device",
+        "device_name",
+        "genome_path",
+        "host",
+        "platform",
+        "regions_path",
+        "shards",
+        "threads",
+        "versions",
+        "working_directory",
+        *(f"{name}_version" for name in ("dlgenome", "program", "python", "torch", "numpy", "h5py", "numba")),
+    }
+)
+"""Root attributes that say how a file came to be; two files are equal whatever these are."""
+
+QC_FIELDS = (
+    "prediction",
+    "reference_prediction",
+    "sum",
+    "mean_abs_delta",
+    "delta_error",
+    "n_references",
+    "crc32",
+)
+REGION_FIELDS = ("chrom", "start", "end", "name", "strand", "summit", "input_row")
+
+LATER_QC_FIELDS = frozenset({"mean_abs_delta"})
+"""Fields that the first files did without."""
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_TENSORS = ("raw/seq", "projected_shap/seq")
+_REQUIRED = (
+    *_TENSORS,
+    *(f"regions/{field}" for field in REGION_FIELDS),
+    *(f"qc/{field}" for field in QC_FIELDS if field not in LATER_QC_FIELDS),
+    "genome/chrom",
+    "genome/length",
+)
+_GROUPS = frozenset({"raw", "shap", "projected_shap", "regions", "genome", "qc"})
+
+
+def open_file(path: Path) -> h5py.File:
+    """The HDF5 file, open for reading; raises InputError where HDF5 cannot open it."""
+    try:
+        with path.open("rb") as file:
+            signature = file.read(len(_SIGNATURE))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if signature != _SIGNATURE:
+        raise InputError(f"{path} is not an HDF5 file; give a scores.h5 that `dlgenome attribute` wrote.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(
+            f"{path} is cut off or damaged, so HDF5 cannot open it; make it again, or copy it again."
+        ) from error
+
+
+def extra_names(file: h5py.File) -> tuple[str, ...]:
+    """Groups that hold a further array of scores, sorted."""
+    others = (name for name in file if name not in _GROUPS)
+    return tuple(sorted(name for name in others if isinstance(file.get(f"{name}/seq"), h5py.Dataset)))
+
+
+def check_structure(path: Path, file: h5py.File) -> None:
+    """Raise InputError unless everything is there, in shapes that go together."""
+    version = file.attrs.get("format_version")
+    missing = [name for name in _REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
+    if version is None or missing:
+        lacking = f"/{missing[0]}" if missing else "the attribute format_version"
+        raise InputError(f"{path} was not written by dlgenome: it lacks {lacking}.")
+    if int(version) > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {int(version)}, newer than this dlgenome reads; update dlgenome."
+        )
+    shape = file["raw/seq"].shape
+    if len(shape) != 3 or shape[1] != 4:
+        raise InputError(f"{path} is damaged: /raw/seq has the shape {shape}, not (regions, 4, length).")
+    for name in ("shap/seq", "projected_shap/seq", *(f"{extra}/seq" for extra in extra_names(file))):
+        if name in file and file[name].shape != shape:
+            raise InputError(f"{path} is damaged: /{name} and /raw/seq differ in shape.")
+    columns = [f"qc/{field}" for field in LATER_QC_FIELDS if f"qc/{field}" in file]
+    for name in (*_REQUIRED, *columns):
+        if name.startswith(("regions/", "qc/")) and file[name].shape != shape[:1]:
+            raise InputError(
+                f"{path} is damaged: /{name} does not have one value for each of {shape[0]} regions."
+            )
+
+
+def check_filters(path: Path, file: h5py.File) -> None:
+    """Raise InputError for compression that this installation cannot undo."""
+    columns = (f"qc/{field}" for field in LATER_QC_FIELDS)
+    extras = (f"{extra}/seq" for extra in extra_names(file))
+    for name in (*_REQUIRED, "shap/seq", *columns, *extras):
+        if name not in file:
+            continue
+        creation = file[name].id.get_create_plist()
+        for position in range(creation.get_nfilters()):
+            code, _, _, label = creation.get_filter(position)
+            if not h5py.h5z.filter_avail(code):
+                known_as = label.decode(errors="replace") or "unnamed"
+                raise InputError(
+                    f"{path} is compressed with the HDF5 filter {code} ({known_as}), which is not installed; "
+                    "rewrite the file with `h5repack -f GZIP=1`."
+                )
