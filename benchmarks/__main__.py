@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the figures of docs/performance.md."""
+"""`python -m benchmarks`: the figures of docs/performance.md and the tables of docs/comparison.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from benchmarks.constructs_command import constructs
 from dlgenome.config import default_threads
 
 MEBIBYTE = 2**20
@@ -165,6 +166,8 @@ def memory(regions: int, factor: int, at_most: float | None, threads: int | None
     if at_most is not None and ratio > at_most:
         raise click.ClickException(f"The ratio of the peaks is {ratio:.3f}, above {at_most:g}.")
 
+
+main.add_command(constructs)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

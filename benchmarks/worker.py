@@ -37,7 +37,7 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _claim_stdout() -> TextIO:
+def claim_stdout() -> TextIO:
     """The pipe to the driver; whatever the program prints goes to stderr from here on."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -46,7 +46,7 @@ def _claim_stdout() -> TextIO:
 
 def main() -> None:
     """Prepare the program, say so, then explain once for each order until stdin ends."""
-    answers = _claim_stdout()
+    answers = claim_stdout()
     settings: dict[str, Any] = json.loads(sys.argv[1])
     task = Task(**{**settings, "folder": Path(settings["folder"])})
     torch.set_num_threads(task.threads)
