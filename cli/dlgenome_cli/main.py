@@ -13,6 +13,7 @@ from dlgenome.errors import DlgenomeError, Interrupted
 from dlgenome_cli.attribute import attribute
 from dlgenome_cli.demo import demo
 from dlgenome_cli.inspect import inspect
+from dlgenome_cli.merge import merge
 from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted
 from dlgenome_cli.presets import presets
 
@@ -75,6 +76,7 @@ def cli() -> None:
 
 cli.add_command(attribute)
 cli.add_command(inspect)
+cli.add_command(merge)
 cli.add_command(demo)
 cli.add_command(presets)
 

@@ -6,12 +6,15 @@ Everything is written inside ``PREFIX.partial/`` and renamed to its final name w
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlgenome.errors import Interrupted, UsageError
+
+logger = logging.getLogger(__name__)
 
 FORMATS = frozenset({"h5", "bigwig", "npz"})
 MARKER = "dlgenome-unfinished-run.txt"
@@ -208,6 +211,15 @@ def discard_partial(paths: OutputPaths) -> None:
         paths.partial.rmdir()
     except OSError as error:
         raise UsageError(f"Cannot remove {paths.partial}: {error.strerror}. Remove it by hand.") from error
+
+
+def abandon(paths: OutputPaths) -> None:
+    """Leave no ``PREFIX.partial`` of work that failed; where it must stay, a warning says why."""
+    try:
+        if paths.partial.exists():
+            discard_partial(paths)
+    except UsageError as problem:  # must not hide what went wrong before
+        logger.warning("%s", problem)
 
 
 def estimate_bytes(
