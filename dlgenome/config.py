@@ -28,6 +28,7 @@ CODE_FLAGS = ("architecture", "architecture-args", "trust-pickle", "plugin")
 
 _LIST_FLAGS: Mapping[str, Callable[[str], list[str]]] = {
     "target": lambda text: [text],  # `index:0,1` is one target
+    "model": lambda text: [text],  # a list means folds
     "extra-input": lambda text: [text],
     "chroms": lambda text: text.split(","),
     "formats": lambda text: text.split(","),
@@ -46,7 +47,7 @@ class RunConfig:
     architecture_args: str | None = None
     """JSON text, or the path of a JSON file."""
     trust_pickle: bool = False
-    alphabet: str = "ACGT"
+    alphabet: str = "auto"
     """Order of the bases that the model was trained on."""
     input_layout: str = "auto"
     extra_inputs: tuple[str, ...] = ()
@@ -87,6 +88,17 @@ class RunConfig:
     overlap: Overlap = "nearest"
     crop: int | None = None
     """Write only the central bases of each window to the bigWig."""
+    folds: tuple[Path, ...] = ()
+    """Further checkpoints of the same model: scores are the mean over all."""
+    fold_sd: bool = False
+    per_fold: bool = False
+    reverse_complement: bool = False
+    stranded: bool = False
+    reference_se: bool = False
+    adaptive_references: float | None = None
+    """Add rounds of references until the standard error of a region's total is at most this."""
+    min_rounds: int = 1
+    max_rounds: int = 10
     overwrite: bool = False
     max_delta: float | None = None
     dry_run: bool = False
@@ -141,6 +153,8 @@ def _check_numbers(config: RunConfig) -> None:
         "batch-size": config.batch_size,
         "threads": config.threads,
         "crop": config.crop,
+        "min-rounds": config.min_rounds,
+        "max-rounds": config.max_rounds,
     }
     for flag, value in at_least_one.items():
         if isinstance(value, int) and value < 1:
@@ -149,6 +163,12 @@ def _check_numbers(config: RunConfig) -> None:
         raise UsageError(f"--batch-size is {config.batch_size}; it can be auto or a whole number.")
     if config.seed < 0:
         raise UsageError(f"--seed is {config.seed}; it must not be negative.")
+    if config.max_rounds < config.min_rounds:
+        raise UsageError(f"--max-rounds {config.max_rounds} is below --min-rounds {config.min_rounds}.")
+    if config.adaptive_references is not None and not config.adaptive_references > 0:
+        raise UsageError("--adaptive-references takes a standard error above 0.")
+    if (config.fold_sd or config.per_fold) and not config.folds:
+        raise UsageError("--fold-sd and --per-fold need several folds: repeat -m.")
     if config.max_delta is not None and not config.max_delta > 0:
         raise UsageError(f"--max-delta is {config.max_delta}; it must be above 0.")
     if config.crop is not None and config.window is not None and config.crop > config.window:
@@ -166,7 +186,7 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-_FIELDS = {"target": "targets", "extra-input": "extra_inputs", "plugin": "plugins"}
+_FIELDS = {"target": "targets", "fold": "folds", "extra-input": "extra_inputs", "plugin": "plugins"}
 _KEYS = {field: key for key, field in _FIELDS.items()}
 
 
@@ -310,4 +330,4 @@ def settings(config: RunConfig) -> Mapping[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -31,7 +31,26 @@ def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int)
 
 
 @click.command(context_settings=COMMON_SETTINGS)
-@click.option("-m", "--model", required=True, metavar="PATH", help="Checkpoint to explain.")
+@click.option(
+    "-m",
+    "--model",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    help="Checkpoint to explain. Repeat for folds of one model: scores are the mean.",
+)
+@click.option(
+    "--fold-sd",
+    is_flag=True,
+    show_default=False,
+    help="With several folds: store the standard deviation across them, and as a bigWig.",
+)
+@click.option(
+    "--per-fold",
+    is_flag=True,
+    show_default=False,
+    help="With several folds: also write each fold's own files, PREFIX.fold-1 and so on.",
+)
 @model_options
 @click.option("-g", "--genome", metavar="FASTA", help="Genome, plain or bgzip FASTA.")
 @click.option(
@@ -56,7 +75,8 @@ def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int)
     multiple=True,
     default=("counts",),
     metavar="[NAME=]T",
-    help="What to explain: counts, index:I, index:I,J (their sum), contrast:I,J (I minus J); "
+    help="What to explain: counts, profile-bpnet, profile-chrombpnet, profile-bpnetlite, index:I, "
+    "index:I,J (their sum), contrast:I,J (I minus J) or FILE.py:function of the outputs; "
     "output:K/ before it picks the K-th of several outputs, @A-B after it sums positions A to B. Repeatable.",
 )
 @click.option(
@@ -125,6 +145,32 @@ def batch_size(ctx: click.Context, parameter: click.Parameter, value: str | int)
     type=click.IntRange(min=1),
     metavar="R",
     help="References per sequence. [default: 20, or as many as the file holds]",
+)
+@click.option(
+    "--reference-se",
+    is_flag=True,
+    show_default=False,
+    help="Store the standard error over references of every base's contribution.",
+)
+@click.option(
+    "--adaptive-references",
+    type=float,
+    metavar="E",
+    help="Add rounds of R references until the standard error of a region's total is at most E.",
+)
+@click.option("--min-rounds", type=click.IntRange(min=1), default=1, metavar="N", help="Fewest such rounds.")
+@click.option("--max-rounds", type=click.IntRange(min=1), default=10, metavar="N", help="Most such rounds.")
+@click.option(
+    "--reverse-complement",
+    is_flag=True,
+    show_default=False,
+    help="Average over both strands; the other strand gets the reverse complements of the references.",
+)
+@click.option(
+    "--stranded",
+    is_flag=True,
+    show_default=False,
+    help="Explain minus-strand regions on their strand; scores are written in genome orientation.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="S", help="Seed of the shuffles.")
 @click.option(
@@ -231,8 +277,10 @@ def run_config(flags: dict[str, Any]) -> RunConfig:
     """The settings of a run from the flags of the command."""
     from pathlib import Path
 
-    paths = ("model", "genome", "fasta", "exclude", "output")
+    paths = ("genome", "fasta", "exclude", "output")
     values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in flags.items()}
+    first, *folds = flags["model"]
+    values["model"], values["folds"] = Path(first), tuple(Path(path) for path in folds)
     values["plugins"] = tuple(Path(file) for file in flags["plugins"])
     return RunConfig(**values)
 

@@ -201,9 +201,10 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--alphabet",
-            default="ACGT",
+            default="auto",
             metavar="BASES",
-            help="Order of the bases that the model was trained on (DeepSEA: AGCT).",
+            help="Order of the bases that the model was trained on, such as AGCT; auto is what the file or "
+            "the architecture says (DeepSEA: AGCT), else ACGT.",
         ),
         click.option(
             "--trust-pickle",
@@ -219,8 +220,8 @@ def model_options(command: Command) -> Command:
         click.option(
             "--architecture",
             metavar="NAME|PKG.MOD:FACTORY",
-            help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basset, "
-            "or a factory of your own.",
+            help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basepairnet, "
+            "basset, deepsea, beluga, danq, deepstarr, pangolin, or a factory of your own.",
         ),
         click.option(
             "--model-type",

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape, ValueInfo
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.rules.base import Source
 
 
@@ -34,16 +35,15 @@ class BlamingEngine(Engine):
         self._missed: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def blame(self, rows: Tensor, target: int, targets: int) -> list[OperationError]:
-        """Errors of all operations that the target needs, the worst first."""
+    def blame(self, rows: Tensor, readout: Readout) -> list[OperationError]:
+        """Errors of all operations that one target needs, the worst first."""
         self._missed = {}
         values, kept = self._forward(rows)
         output = values[self.program.output]
-        seed = output.new_zeros(self.step.pairs, targets)
-        seed[:, target] = 1
-        self._backward(seed, kept, rows)
-        change = output[: self.step.sequences].repeat_interleave(self.step.references, 0)[:, target]
-        scale = (change - output[self.step.sequences :, target]).abs().mean().double()
+        weights = readout.weights(output, self.step)
+        self._backward(self._seed(readout, weights, output), kept, rows)
+        x, r = readout.predictions(output, weights, self.step)
+        scale = (x - r).abs().mean().double()
         found = [
             OperationError(
                 str(s.call.op), s.rule.title, s.call.source, float(self._missed[s.call.name] / scale)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlgenome.attribution.contributions import Contributions
 from dlgenome.attribution.engine import PairMultipliers
 from dlgenome.attribution.layout import StepShape, unflatten
 from dlgenome.attribution.lowering import Program
@@ -17,20 +17,6 @@ from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.readout import Readout, numbers
 
 Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """Scores of some sequences for one target, averaged over references, on the host."""
-
-    hypothetical: NDArray[np.floating]
-    """(sequences, bases, length)."""
-    projected: NDArray[np.floating]
-    """(sequences, bases, length): hypothetical at the base that is there, zero elsewhere."""
-    prediction: NDArray[np.float64]
-    reference_prediction: NDArray[np.float64]
-    contribution_sum: NDArray[np.float64]
-    mean_abs_delta: NDArray[np.float64]
 
 
 class DeepLift:
@@ -90,7 +76,7 @@ class DeepLift:
         rows = torch.cat([sequences.transpose(1, 2), pairs.transpose(1, 2)]).transpose(1, 2)
         result = self.engine.run(rows, self.readouts)
         for index, total in enumerate(totals):
-            total.add(result, index, pairs, self.step, valid)
+            total.add(result, index, pairs, sequences, self.step, valid)
 
     def _one_hot(self, values: Array) -> Tensor:
         """Rows of (bases, length) whose bases lie next to each other in memory."""
@@ -118,15 +104,30 @@ class _Totals:
     def __init__(self) -> None:
         self.multiplier: Tensor | None = None
         self.reference_share: Tensor | None = None
+        self.squares: Tensor | None = None
+        self.pair_sums: list[Tensor] = []
         self.predictions: list[Tensor] = []
         self.reference_predictions: list[Tensor] = []
 
-    def add(self, result: PairMultipliers, target: int, pairs: Tensor, step: StepShape, valid: int) -> None:
+    def add(
+        self,
+        result: PairMultipliers,
+        target: int,
+        pairs: Tensor,
+        sequences: Tensor,
+        step: StepShape,
+        valid: int,
+    ) -> None:
         """Add the pairs of one step, padding left out."""
-        multiplier = result.multipliers[target]
-        share = (multiplier * pairs).sum(1)
-        summed = unflatten(multiplier, 0, (step.sequences, step.references))[:, :valid].sum(1)
-        shared = unflatten(share, 0, (step.sequences, step.references))[:, :valid].sum(1)
+        sizes = (step.sequences, step.references)
+        multipliers = unflatten(result.multipliers[target], 0, sizes)[:, :valid]
+        shares = (multipliers * unflatten(pairs, 0, sizes)[:, :valid]).sum(2)
+        summed, shared = multipliers.sum(1), shares.sum(1)
+        x = sequences.unsqueeze(1)
+        own = (multipliers * x).sum(2) - shares * x.sum(2)
+        squares = own.square().sum(1)
+        self.squares = squares if self.squares is None else self.squares + squares
+        self.pair_sums.append(own.sum(2))
         self.multiplier = summed if self.multiplier is None else self.multiplier + summed
         self.reference_share = shared if self.reference_share is None else self.reference_share + shared
         self.predictions.append(result.pair_predictions[:, :valid, target])
@@ -136,6 +137,7 @@ class _Totals:
         """Averages over references, on the host."""
         assert self.multiplier is not None
         assert self.reference_share is not None
+        assert self.squares is not None
         hypothetical = ((self.multiplier - self.reference_share.unsqueeze(1)) / n_references)[:count]
         projected = hypothetical * sequences[:count]
         predictions = torch.cat(self.predictions, 1)[:count].cpu().double()
@@ -147,4 +149,6 @@ class _Totals:
             reference_prediction=references.mean(1).numpy(),
             contribution_sum=projected.cpu().sum((1, 2), dtype=torch.float64).numpy(),
             mean_abs_delta=(predictions - references).abs().mean(1).numpy(),
+            pair_sums=torch.cat(self.pair_sums, 1)[:count].cpu().double().numpy(),
+            projected_squares=self.squares[:count].cpu().double().numpy(),
         )

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from dlgenome.errors import UsageError
+from dlgenome.model.architectures.factory import find_factory
 from dlgenome.model.outputs import OutputFact, find_outputs, flatten_outputs
 
-TargetKind = Literal["counts", "index", "contrast"]
-FORMS = "counts, index:I, index:I,J (their sum) and contrast:I,J (I minus J)"
+TargetKind = Literal[
+    "counts", "index", "contrast", "profile-bpnet", "profile-chrombpnet", "profile-bpnetlite", "callable"
+]
+PROFILES: tuple[TargetKind, ...] = ("profile-bpnet", "profile-chrombpnet", "profile-bpnetlite")
+FORMS = (
+    "counts, profile-bpnet, profile-chrombpnet, profile-bpnetlite, index:I, index:I,J (their sum), "
+    "contrast:I,J (I minus J) and FILE.py:function"
+)
 
 _SPECIFICATION = re.compile(
     r"(?:output:(?P<output>\d+)/)?(?P<kind>index|contrast):(?P<indices>\d+(?:,\d+)*)"
     r"(?:@(?P<start>\d+)-(?P<end>\d+))?"
 )
+_CALLABLE = re.compile(r"(?!index|contrast|output|profile|counts)[^:@,]+:[A-Za-z_][\w.]*")
+_PROFILE = re.compile(r"(?:output:(?P<output>\d+)/)?(?P<kind>profile-(?:bpnet|chrombpnet|bpnetlite))")
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Target:
 def parse_target(text: str) -> Target:
     """The target that ``[NAME=]T`` describes; UsageError says which forms there are.
 
-    T is ``counts`` or ``[output:K/]index:I[,J..][@A-B]`` or ``[output:K/]contrast:I,J[@A-B]``.
+    T is ``counts``, ``[output:K/]index:I[,J..][@A-B]``, ``[output:K/]contrast:I,J[@A-B]``, one of the profile
+    definitions, or ``pkg.mod:function`` or ``FILE.py:function``.
     """
     named, equals, specification = text.rpartition("=")
     specification = re.sub(r"\s", "", specification)
@@ -51,7 +62,14 @@ def parse_target(text: str) -> Target:
         raise UsageError(f"--target {text}: a name has letters, digits, dots, dashes and underscores only.")
     if specification == "counts":
         return Target(name, specification, "counts")
+    profile = _PROFILE.fullmatch(specification)
+    if profile is not None:
+        number = None if profile["output"] is None else int(profile["output"])
+        return Target(name, specification, cast("TargetKind", profile["kind"]), output=number)
     match = _SPECIFICATION.fullmatch(specification)
+    if match is None and _CALLABLE.fullmatch(specification):
+        short = name if equals else specification.rpartition(":")[2]
+        return Target(short, specification, "callable")
     if match is None:
         raise UsageError(_explain(text, specification))
     indices = tuple(int(index) for index in match["indices"].split(","))
@@ -80,11 +98,11 @@ def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
 
 
 def _explain(text: str, specification: str) -> str:
-    if specification == "profile" or specification.startswith("profile-"):
+    if specification == "profile":
         return (
-            f"--target {text}: a profile score is defined in three ways (by bpnet, by chrombpnet and by"
-            " bpnet-lite) whose contributions differ;"
-            f" dlgenome computes none of them. Targets are {FORMS}."
+            f"--target {text}: say which profile score, for they differ: profile-bpnet (weights "
+            "fixed at the explained sequence, sums to the difference), profile-chrombpnet (what chrombpnet's "
+            "software computes) or profile-bpnetlite (what bpnet-lite computes, sums to the difference)."
         )
     return f"--target {text}: this is not a target; targets are {FORMS}."
 
@@ -97,18 +115,38 @@ def _check_indices(text: str, kind: str, indices: tuple[int, ...]) -> None:
 
 
 class TargetHead(nn.Module):
-    """The model with its outputs narrowed to the targets: (batch, 4, length) -> (batch, targets)."""
+    """The model with its outputs narrowed to the targets: (batch, 4, length) -> (batch, columns).
+
+    A profile has a column for every position of every strand, its mean-centred logits; any other target one.
+    """
 
     def __init__(self, model: nn.Module, targets: Sequence[Target]) -> None:
         super().__init__()
         self.model = model
         self.targets = tuple(targets)
+        self._functions = {t.text: find_factory(t.text) for t in targets if t.kind == "callable"}
 
     def forward(self, sequences: Tensor) -> Tensor:
-        """One column per target, in the order given."""
+        """The columns of every target, in the order given."""
         outputs = flatten_outputs(self.model(sequences))
-        columns = [_select(outputs, target) for target in self.targets]
+        columns = [self._columns(outputs, target) for target in self.targets]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+    def _columns(self, outputs: Sequence[Tensor], target: Target) -> Tensor:
+        if target.kind in PROFILES:
+            logits = outputs[target.output or 0].flatten(1)
+            return logits - logits.mean(dim=1, keepdim=True)
+        if target.kind == "callable":
+            value = self._functions[target.text](outputs[0] if len(outputs) == 1 else tuple(outputs))
+            return _as_table(value)
+        return _select(outputs, target)
+
+    def widths(self, facts: Sequence[OutputFact]) -> list[int]:
+        """Number of columns of each target."""
+        return [
+            math.prod(facts[target.output or 0].shape) if target.kind in PROFILES else 1
+            for target in self.targets
+        ]
 
 
 def _select(outputs: Sequence[Tensor], target: Target) -> Tensor:
@@ -157,6 +195,15 @@ def _check_target(target: Target, facts: Sequence[OutputFact]) -> None:
                 f" profile and counts, but {have}. Use index:I instead."
             )
         return
+    if target.kind == "callable":
+        return
+    if target.kind in PROFILES:
+        number = target.output or 0
+        if number >= len(facts) or math.prod(facts[number].shape) < 2:
+            raise UsageError(
+                f"--target {target.text}: a profile is an output of logits over positions, but {have}."
+            )
+        return
     if target.output is None and len(facts) > 1:
         raise UsageError(f"--target {target.text}: {have}; choose one with output:K/{target.text}.")
     number = target.output or 0
@@ -189,7 +236,7 @@ def _check_axes(target: Target, shape: tuple[int, ...], have: str) -> None:
 def suggest_targets(facts: Sequence[OutputFact]) -> tuple[str, ...]:
     """Targets that a model with these outputs offers, as ``--target`` takes them."""
     if len(facts) == 2 and len(facts[0].shape) == 2 and facts[1].shape == (1,):
-        return ("counts",)
+        return ("counts", *PROFILES)
     suggestions = []
     for fact in facts:
         prefix = f"output:{fact.index}/" if len(facts) > 1 else ""

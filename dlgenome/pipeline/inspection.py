@@ -14,6 +14,7 @@ from dlgenome.attribution.blame import BlamingEngine, OperationError
 from dlgenome.attribution.coverage import OperationFact, operations
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.readout import Readout
 from dlgenome.encoding import one_hot
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
@@ -36,6 +37,7 @@ class Inspection:
     description: ModelDescription
     targets: tuple[str, ...]
     program: Program
+    readouts: tuple[Readout, ...]
     notes: tuple[str, ...]
 
     @property
@@ -78,7 +80,7 @@ def blame_operations(found: Inspection, fasta: Path | None = None) -> list[Opera
     values = one_hot(np.concatenate([codes[None], shuffled]))
     rows = torch.from_numpy(values).to(torch.float32)
     engine = BlamingEngine(found.program, StepShape(1, N_BLAMED_REFERENCES))
-    return engine.blame(rows, target=0, targets=len(found.targets))
+    return engine.blame(rows, found.readouts[0])
 
 
 def _first_record(fasta: Path, length: int) -> Codes:
@@ -105,6 +107,8 @@ def inspect_model(
     model = request.adapt(model, length)
     description = describe(model, length)
     chosen = targets or tuple(text.split(" ..")[0] for text in description.targets[:1])
-    program = request.program(model, parse_targets(chosen), length, torch.device("cpu"), torch.float32)
+    program, readouts = request.program(
+        model, parse_targets(chosen), length, torch.device("cpu"), torch.float32
+    )
     notes = (*model.notes, *program.notes)
-    return Inspection(request.path, model, description, chosen, program, notes)
+    return Inspection(request.path, model, description, chosen, program, readouts, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -13,19 +14,31 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import PRECISIONS, automatic_batch_size, resolve_device
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
+from dlgenome.attribution.readout import Readout
 from dlgenome.config import RunConfig, architecture_arguments
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.inputs import InputForm
 from dlgenome.model.targets import Target, parse_targets
+from dlgenome.pipeline.explain import Explainer, Rounds, Strands
 from dlgenome.pipeline.modelling import ModelRequest
 from dlgenome.provenance import file_sha256
 from dlgenome.references.registry import ReferenceSource, parse_references
+from dlgenome.references.shuffled import ShuffledReferences
 from dlgenome.regions.bed import RegionTable, read_regions
 from dlgenome.regions.fasta import Genome, regions_of_records
 from dlgenome.regions.selection import Selection, select
 from dlgenome.regions.windows import WindowPlan, plan_windows
 from dlgenome.writers.paths import OutputPaths, check_space, estimate_bytes
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One checkpoint, ready to be explained."""
+
+    model: LoadedModel
+    program: Program
+    readouts: tuple[Readout, ...]
 
 
 @dataclass(frozen=True)
@@ -38,25 +51,38 @@ class Job:
     table: RegionTable
     selection: Selection
     plan: WindowPlan
-    model: LoadedModel
+    folds: tuple[Fold, ...]
     targets: tuple[Target, ...]
     references: ReferenceSource
     references_sha256: str | None
     """Of the file that the references come from, as it was before the run."""
-    program: Program
     device: torch.device
     batch_size: int
 
-    def deep_lift(self) -> DeepLift:
-        """The engine for this job."""
-        return DeepLift(
-            self.program,
-            targets=len(self.targets),
-            n_references=self.references.n_references,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=PRECISIONS[self.config.precision],
-            method=Method(rules=self.config.rule, max_pool=self.config.max_pool),
+    def explainer(self) -> Explainer:
+        """The engines of this job's folds, and what is averaged over."""
+        config = self.config
+        engines = [
+            DeepLift(
+                fold.program,
+                targets=fold.readouts,
+                n_references=self.references.n_references,
+                batch_size=self.batch_size,
+                device=self.device,
+                dtype=PRECISIONS[config.precision],
+                method=Method(rules=config.rule, max_pool=config.max_pool),
+            )
+            for fold in self.folds
+        ]
+        most = config.max_rounds if config.adaptive_references is not None else 1
+        return Explainer(
+            engines,
+            [target.name for target in self.targets],
+            strands=Strands(config.reverse_complement, config.stranded),
+            rounds=Rounds(config.adaptive_references, config.min_rounds, most),
+            draw=self.references.draw_batch,
+            reference_se=config.reference_se,
+            fold_sd=config.fold_sd,
         )
 
 
@@ -78,10 +104,7 @@ def prepare(
         limit=config.limit,
         contigs=genome.contigs,
     )
-    request = model_request(config)
-    model = request.load()
-    length = window_length(config, model, table)
-    model = request.adapt(model, length)
+    models, length = _open_models(config, table)
     plan = plan_windows(
         selection.table,
         genome,
@@ -94,22 +117,15 @@ def prepare(
         raise InputError(
             f"{table.source}: no window of {length} bases lies inside its chromosome; try --edge pad."
         )
-    references = parse_references(
-        config.references,
-        n_references=config.n_references,
-        seed=config.seed,
-        window=length,
-        n_input_rows=len(table),
-    )
+    references = _references(config, length, len(table))
     stack.callback(references.close)
     check_space(paths, estimate_bytes(len(plan), length, len(targets), paths.formats, config.score_dtype))
-    program = request.program(model, targets, length, device, PRECISIONS[config.precision])
-    program.require_supported()
+    dtype = PRECISIONS[config.precision]
+    folds = tuple(_fold(request, model, targets, length, device, dtype) for request, model in models)
+    _check_folds(config, folds)
     batch_size = config.batch_size
     if batch_size == "auto":
-        batch_size = automatic_batch_size(
-            program, references.n_references, device, PRECISIONS[config.precision]
-        )
+        batch_size = automatic_batch_size(folds[0].program, references.n_references, device, dtype)
         # No more pairs a step than there are in the run: the rest would be padding.
         batch_size = min(batch_size, len(plan) * references.n_references)
     return Job(
@@ -119,20 +135,69 @@ def prepare(
         table,
         selection,
         plan,
-        model,
+        folds,
         targets,
         references,
         None if references.path is None else file_sha256(references.path),
-        program,
         device,
         int(batch_size),
     )
 
 
-def model_request(config: RunConfig) -> ModelRequest:
-    """The part of a run's settings that is about the model."""
+def _open_models(config: RunConfig, table: RegionTable) -> tuple[list[tuple[ModelRequest, LoadedModel]], int]:
+    """Every fold's checkpoint with its adapter, and the input length that all share."""
+    opened, lengths = [], []
+    for path in (config.model, *config.folds):
+        request = model_request(config, path)
+        model = request.load()
+        lengths.append(window_length(config, model, table))
+        if lengths[-1] != lengths[0]:
+            raise UsageError(
+                f"{path} takes {lengths[-1]} bases and {config.model} {lengths[0]}; folds must be alike."
+            )
+        opened.append((request, request.adapt(model, lengths[-1])))
+    return opened, lengths[0]
+
+
+def _fold(
+    request: ModelRequest,
+    model: LoadedModel,
+    targets: tuple[Target, ...],
+    length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Fold:
+    program, readouts = request.program(model, targets, length, device, dtype)
+    program.require_supported()
+    return Fold(model, program, readouts)
+
+
+def _check_folds(config: RunConfig, folds: tuple[Fold, ...]) -> None:
+    """Folds whose outputs differ cannot be averaged."""
+    for path, fold in zip(config.folds, folds[1:], strict=True):
+        if fold.readouts != folds[0].readouts:
+            raise UsageError(f"{path} has other outputs than {config.model}; folds must be alike.")
+
+
+def _references(config: RunConfig, length: int, n_input_rows: int) -> ReferenceSource:
+    references = parse_references(
+        config.references,
+        n_references=config.n_references,
+        seed=config.seed,
+        window=length,
+        n_input_rows=n_input_rows,
+    )
+    if references.n_references < 2 and config.reference_se:
+        raise UsageError(f"--reference-se needs two references or more; {references.name} has one.")
+    if config.adaptive_references is not None and not isinstance(references, ShuffledReferences):
+        raise UsageError(f"--adaptive-references draws more references; {references.name} has no more.")
+    return references
+
+
+def model_request(config: RunConfig, path: Path) -> ModelRequest:
+    """What is said about one checkpoint of a run."""
     return ModelRequest(
-        config.model,
+        path,
         model_type=config.model_type,
         architecture=config.architecture,
         architecture_args=architecture_arguments(config.architecture_args),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.plugins import rules_with_plugins
+from dlgenome.attribution.readout import Readout, ReadoutKind
 from dlgenome.model.checkpoint import LoadedModel, load_model
 from dlgenome.model.inputs import InputForm, adapt
 from dlgenome.model.targets import Target, TargetHead, check_targets
@@ -59,9 +61,12 @@ class ModelRequest:
         length: int,
         device: torch.device,
         dtype: torch.dtype,
-    ) -> Program:
-        """The model narrowed to its targets, captured and lowered; refused operations are still in it."""
-        check_targets(model.module, targets, length, model_length=model.input_length)
+    ) -> tuple[Program, tuple[Readout, ...]]:
+        """The model narrowed to its targets, captured and lowered, and how its output is read.
+
+        Refused operations are still in it.
+        """
+        facts = check_targets(model.module, targets, length, model_length=model.input_length)
         rules = rules_with_plugins(self.plugins)
         root = ".".join(part for part in ("model", model.root) if part)
         head = TargetHead(model.module, targets)
@@ -71,4 +76,18 @@ class ModelRequest:
             log.warning("%s", note)
         for approximation in program.approximations:
             log.warning("no exact rule, gradient used: %s", approximation.sentence())
-        return program
+        return program, _readouts(targets, head.widths(facts))
+
+
+def _readouts(targets: tuple[Target, ...], widths: list[int]) -> tuple[Readout, ...]:
+    """Columns of the output and definition of the score, for every target."""
+    stops = list(accumulate(widths))
+    kinds: dict[str, ReadoutKind] = {
+        "profile-bpnet": "bpnet",
+        "profile-chrombpnet": "chrombpnet",
+        "profile-bpnetlite": "bpnetlite",
+    }
+    return tuple(
+        Readout(stop - width, stop, kinds.get(target.kind, "number"))
+        for target, width, stop in zip(targets, widths, stops, strict=True)
+    )

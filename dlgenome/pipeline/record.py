@@ -8,16 +8,18 @@ from typing import Any
 
 from dlgenome import provenance
 from dlgenome.attribution.devices import device_name
-from dlgenome.config import settings
+from dlgenome.config import RunConfig, settings
 from dlgenome.pipeline.job import Job
 from dlgenome.scores import AttributeValue
 
 
-def identity(job: Job) -> dict[str, AttributeValue]:
+def identity(job: Job, fold: int | None = None) -> dict[str, AttributeValue]:
+    """What two runs must share for their files to be equal; of one fold's files, or of the mean's."""
     config, references = job.config, job.references
+    models = [part.model for part in (job.folds if fold is None else [job.folds[fold]])]
     attributes: dict[str, AttributeValue] = {
-        "checkpoint_sha256": job.model.sha256,
-        "architecture": job.model.architecture,
+        "checkpoint_sha256": ",".join(model.sha256 for model in models),
+        "architecture": models[0].architecture,
         "regions_sha256": job.table.sha256,
         "genome_digest": job.genome.digest,
         "window": job.plan.length,
@@ -27,18 +29,27 @@ def identity(job: Job) -> dict[str, AttributeValue]:
         "method": "deeplift",
         "rule": config.rule,
         "max_pool": config.max_pool,
-        "approximate_operations": ", ".join(a.operation for a in job.program.approximations),
+        "approximate_operations": ", ".join(a.operation for a in job.folds[0].program.approximations),
         "references": references.name,
         "n_references": references.n_references,
         "seed": config.seed,
-        "strands": "forward",
+        "strands": _strands(config),
         "precision": config.precision,
         "score_dtype": config.score_dtype,
         "batch_size": job.batch_size,
     }
+    if config.adaptive_references is not None:
+        attributes["adaptive_references"] = config.adaptive_references
+        attributes["rounds"] = f"{config.min_rounds}-{config.max_rounds}"
     if job.references_sha256 is not None:
         attributes["references_sha256"] = job.references_sha256
     return attributes
+
+
+def _strands(config: RunConfig) -> str:
+    """In words: forward or both, and whether minus-strand regions are explained on their strand."""
+    base = "both" if config.reverse_complement else "forward"
+    return f"{base}, stranded" if config.stranded else base
 
 
 def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
@@ -46,7 +57,7 @@ def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
     return {
         **provenance.host_facts(),
         "command_line": provenance.command_line(),
-        "checkpoint_path": str(config.model),
+        "checkpoint_path": ", ".join(str(path) for path in (config.model, *config.folds)),
         "genome_path": str(job.genome.path),
         "regions_path": job.table.source,
         "device": str(job.device),
@@ -75,7 +86,7 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
-        "approximations": [approximation.sentence() for approximation in job.program.approximations],
+        "approximations": [approximation.sentence() for approximation in job.folds[0].program.approximations],
         "next_commands": next_commands(job),
     }
 

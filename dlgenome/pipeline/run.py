@@ -6,25 +6,25 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dlgenome import provenance
-from dlgenome.attribution.deeplift import Contributions, DeepLift
 from dlgenome.attribution.devices import keep_freed_memory
 from dlgenome.config import RunConfig, default_threads
 from dlgenome.errors import CompletenessError, DlgenomeError
+from dlgenome.folds import FOLD_SD
 from dlgenome.model.targets import parse_targets
+from dlgenome.pipeline.explain import REFERENCE_SE, Batch, Explainer, Strands, orient
 from dlgenome.pipeline.job import Job, prepare
 from dlgenome.pipeline.prefetch import prefetch
 from dlgenome.pipeline.record import identity, next_commands, provenance_attributes, run_facts
 from dlgenome.scores import CompletenessSummary
-from dlgenome.types import Codes, RegionScores, ScoredWindow, Window
+from dlgenome.types import RegionScores, ScoredWindow
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.paths import OutputPaths, discard_partial, estimate_bytes, prepare_outputs
 from dlgenome.writers.spool import Spool
@@ -52,9 +52,22 @@ class RunSummary:
 
 
 def output_paths(config: RunConfig) -> OutputPaths:
-    """Every file that a run would write."""
+    """Every file that a run would write, those of single folds left out."""
     names = tuple(target.name for target in parse_targets(config.targets))
-    return OutputPaths(config.output, names, frozenset(config.formats))
+    extras = ((FOLD_SD,) if config.fold_sd else ()) + ((REFERENCE_SE,) if config.reference_se else ())
+    return OutputPaths(config.output, names, frozenset(config.formats), extras)
+
+
+def fold_paths(config: RunConfig, paths: OutputPaths) -> list[OutputPaths]:
+    """The files of each fold, with ``--per-fold``: those of a run of its own."""
+    if not config.per_fold:
+        return []
+    extras = tuple(extra for extra in paths.extras if extra != FOLD_SD)
+    prefixes = [
+        paths.prefix.with_name(f"{paths.prefix.name}.fold-{number}")
+        for number in range(1, len(config.folds) + 2)
+    ]
+    return [replace(paths, prefix=prefix, extras=extras) for prefix in prefixes]
 
 
 def attribute(
@@ -69,21 +82,27 @@ def attribute(
     torch.set_num_threads(threads)
     keep_freed_memory()
     paths = output_paths(config)
-    prepare_outputs(paths, overwrite=config.overwrite)
+    every_path, opened = [paths, *fold_paths(config, paths)], list[OutputPaths]()
     try:
+        for one in every_path:
+            prepare_outputs(one, overwrite=config.overwrite)
+            opened.append(one)
         with ExitStack() as stack:
             job = prepare(config, paths, stack, stdin)
-            deep_lift = job.deep_lift()
+            explainer = job.explainer()
             if config.dry_run:
-                return _dry_run(job, deep_lift)
-            spool = stack.enter_context(Spool(paths, score_dtype=config.score_dtype, threads=threads))
+                return _dry_run(job, explainer)
+            spools = [
+                stack.enter_context(Spool(one, score_dtype=config.score_dtype, threads=threads))
+                for one in every_path
+            ]
             checked = time.monotonic()
-            _score(job, deep_lift, spool, progress)
-            scored = time.monotonic()
-            summary = _finish(job, spool, {"checks": checked - started, "scoring": scored - checked}, threads)
-    except BaseException:
-        _clear(paths)
-        raise
+            _score(job, explainer, spools, progress)
+            seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
+            summary = _finish(job, every_path, spools, seconds, threads)
+    finally:
+        for one in opened:
+            _clear(one)
     _gate(config, summary)
     return summary
 
@@ -97,98 +116,91 @@ def _clear(paths: OutputPaths) -> None:
         log.warning("%s", problem)
 
 
-def _batches(job: Job, size: int) -> Iterator[tuple[list[Window], Codes, NDArray[Any]]]:
-    """Windows, their codes and their references, ``size`` sequences at a time."""
+def _batches(job: Job, size: int) -> Iterator[Batch]:
+    """Windows, their codes and their first references, ``size`` sequences at a time."""
+    strands = Strands(job.config.reverse_complement, job.config.stranded)
     for first in range(0, len(job.plan), size):
         windows = [job.plan.window(row) for row in range(first, min(first + size, len(job.plan)))]
         codes = np.stack([job.genome.fetch(w.chrom, w.start, w.end) for w in windows])
+        oriented = orient(codes, windows, strands)
         rows = np.array([w.region.input_row for w in windows])
-        yield windows, codes, job.references.draw_batch(codes, rows)
+        yield Batch(windows, codes, oriented, job.references.draw_batch(oriented, rows))
 
 
-def _score(job: Job, deep_lift: DeepLift, spool: Spool, progress: Progress | None) -> None:
+def _score(job: Job, explainer: Explainer, spools: list[Spool], progress: Progress | None) -> None:
+    """Rows of the mean over folds into the first spool, those of single folds into the others."""
     total, done = len(job.plan), 0
-    with prefetch(_batches(job, deep_lift.sequences_per_step), QUEUED_STEPS) as batches:
-        for windows, codes, references in batches:
-            results = deep_lift.explain(codes, references)
-            spool.append(_rows(job, done, windows, codes, results))
-            done += len(windows)
+    with prefetch(_batches(job, explainer.sequences_per_step), QUEUED_STEPS) as batches:
+        for batch in batches:
+            found = explainer.explain(batch)
+            joined = [explainer.joined(folds) for folds in found]
+            spools[0].append(_rows(batch, done, joined))
+            for number, spool in enumerate(spools[1:]):
+                spool.append(_rows(batch, done, [folds[number] for folds in found]))
+            done += len(found)
             if progress is not None:
                 progress(done, total)
 
 
-def _rows(
-    job: Job, first: int, windows: list[Window], codes: Codes, results: list[Contributions]
-) -> list[ScoredWindow]:
+def _rows(batch: Batch, first: int, scores: list[dict[str, RegionScores]]) -> list[ScoredWindow]:
     return [
-        ScoredWindow(
-            first + index,
-            window,
-            codes[index],
-            {
-                t.name: _region_scores(result, index, job)
-                for t, result in zip(job.targets, results, strict=True)
-            },
-        )
-        for index, window in enumerate(windows)
+        ScoredWindow(first + index, window, batch.codes[index], scores[index])
+        for index, window in enumerate(batch.windows)
     ]
 
 
-def _region_scores(result: Contributions, index: int, job: Job) -> RegionScores:
-    return RegionScores(
-        hypothetical=result.hypothetical[index].astype(np.float32),
-        projected=result.projected[index].astype(np.float32),
-        prediction=float(result.prediction[index]),
-        reference_prediction=float(result.reference_prediction[index]),
-        contribution_sum=float(result.contribution_sum[index]),
-        mean_abs_delta=float(result.mean_abs_delta[index]),
-        n_references=job.references.n_references,
-    )
-
-
-def _finish(job: Job, spool: Spool, seconds: dict[str, float], threads: int) -> RunSummary:
+def _finish(
+    job: Job, paths: list[OutputPaths], spools: list[Spool], seconds: dict[str, float], threads: int
+) -> RunSummary:
+    """The files of the run, and of each fold where they were asked for."""
     config, begun = job.config, time.monotonic()
+    completeness: list[dict[str, CompletenessSummary]] = []
+    # The run's own files come last: their run.json says that everything is there.
+    for number in reversed(range(len(paths))):
+        fold = number - 1 if number else None
 
-    def facts() -> dict[str, Any]:
-        return run_facts(job, {**seconds, "writing": time.monotonic() - begun})
+        def facts() -> dict[str, Any]:
+            return run_facts(job, {**seconds, "writing": time.monotonic() - begun})
 
-    completeness = finish_run(
-        job.paths,
-        spool,
-        contigs=job.genome.contigs,
-        identity=identity(job),
-        provenance=provenance_attributes(job, threads),
-        skipped=job.plan.skipped,
-        formats=config.formats,
-        overlap=config.overlap,
-        crop=config.crop,
-        score_dtype=config.score_dtype,
-        run_facts=facts,
-        target_identity={t.name: {"target": t.text} for t in job.targets},
-    )
+        completeness.insert(
+            0,
+            finish_run(
+                paths[number],
+                spools[number],
+                contigs=job.genome.contigs,
+                identity=identity(job, fold),
+                provenance=provenance_attributes(job, threads),
+                skipped=job.plan.skipped,
+                formats=config.formats,
+                overlap=config.overlap,
+                crop=config.crop,
+                score_dtype=config.score_dtype,
+                run_facts=facts,
+                target_identity={t.name: {"target": t.text} for t in job.targets},
+            ),
+        )
     return RunSummary(
-        job.paths.all(),
+        tuple(path for one in paths for path in one.all()),
         len(job.plan),
         len(job.plan.skipped),
         sum(seconds.values()) + time.monotonic() - begun,
         job.batch_size,
-        completeness,
+        completeness[0],
         next_commands(job),
     )
 
 
-def _dry_run(job: Job, deep_lift: DeepLift) -> RunSummary:
+def _dry_run(job: Job, explainer: Explainer) -> RunSummary:
     """One step is run and thrown away, to tell how long the others will take."""
-    _, codes, references = next(_batches(job, deep_lift.sequences_per_step))
-    deep_lift.explain(codes, references)
+    batch = next(_batches(job, explainer.sequences_per_step))
+    explainer.explain(batch)
     begun = time.monotonic()
-    deep_lift.explain(codes, references)
-    seconds = (time.monotonic() - begun) * -(-len(job.plan) // deep_lift.sequences_per_step)
+    explainer.explain(batch)
+    seconds = (time.monotonic() - begun) * -(-len(job.plan) // explainer.sequences_per_step)
     disk = estimate_bytes(
         len(job.plan), job.plan.length, len(job.targets), job.paths.formats, job.config.score_dtype
     )
     peak = provenance.peak_memory_bytes()
-    discard_partial(job.paths)
     estimate = (
         f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {job.device}, "
         f"{peak / 2**30:.1f} GiB of memory, {disk / 2**20:.0f} MiB of disk while finishing"

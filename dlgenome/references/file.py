@@ -48,7 +48,7 @@ class FileReferences:
         result: NDArray[np.float32] = references * (codes < 4)
         return result
 
-    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64], first: int = 0) -> NDArray[np.float32]:
         """The references of (sequences, length) codes, (sequences, references, 4, length); as ``draw``."""
         shape = (len(codes), self.n_references, 4, codes.shape[1])
         references = np.empty(shape, dtype=np.float32)

@@ -44,7 +44,7 @@ class FrequencyReferences:
         references: NDArray[np.float32] = self.draw_batch(codes[np.newaxis], np.array([input_row]))[0]
         return references
 
-    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64], first: int = 0) -> NDArray[np.float32]:
         """The references of (sequences, length) codes, (sequences, 1, 4, length); zero at N."""
         known = (codes < 4)[:, np.newaxis, np.newaxis, :]
         references: NDArray[np.float32] = known * np.array(self.frequencies, dtype=np.float32)[:, np.newaxis]

@@ -204,10 +204,15 @@ def shuffle_sequence(codes: Codes, dinucleotides: bool, shuffled: Codes, state: 
 
 @compiled
 def shuffle_batch(
-    codes: Codes, digests: NDArray[np.uint64], seed: np.uint64, dinucleotides: bool, shuffled: Codes
+    codes: Codes,
+    digests: NDArray[np.uint64],
+    seed: np.uint64,
+    dinucleotides: bool,
+    shuffled: Codes,
+    first: np.uint64,
 ) -> None:
-    """Fill ``shuffled`` (sequences, references, length) with shuffles of ``codes`` (sequences, length)."""
+    """Fill ``shuffled`` (sequences, references, length) with shuffles ``first`` and on of ``codes``."""
     for sequence in range(codes.shape[0]):
         for reference in range(shuffled.shape[1]):
-            state = stream_state(seed, digests[sequence], np.uint64(reference))
+            state = stream_state(seed, digests[sequence], first + np.uint64(reference))
             shuffle_sequence(codes[sequence], dinucleotides, shuffled[sequence, reference], state)

@@ -45,8 +45,11 @@ class ReferenceSource(Protocol):
     def draw(self, codes: Codes, input_row: int) -> NDArray[Any]:
         """The references of one sequence of codes: (references, length) or (references, 4, length)."""
 
-    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The references of (sequences, length) codes, each equal to what ``draw`` gives."""
+    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64], first: int = 0) -> NDArray[Any]:
+        """The references of (sequences, length) codes, each equal to what ``draw`` gives.
+
+        ``first`` counts from a later index on; only shuffles have more than ``n_references``.
+        """
 
     def close(self) -> None:
         """Let go of the file, if there is one."""

@@ -25,17 +25,19 @@ def check_shuffle_length(length: int) -> None:
         raise UsageError(f"a sequence of {length} bases is too long to shuffle: the limit is {LONGEST} bases")
 
 
-def shuffle_sequences(codes: Codes, n_references: int, seed: int, *, dinucleotides: bool) -> Codes:
+def shuffle_sequences(
+    codes: Codes, n_references: int, seed: int, *, dinucleotides: bool, first: int = 0
+) -> Codes:
     """Shuffles of (sequences, length) codes, shape (sequences, references, length).
 
-    Each depends on its sequence, the seed and its index alone. Raises UsageError where the sequences are
-    too long.
+    Each depends on its sequence, the seed and its index (from ``first`` on) alone. Raises UsageError where
+    the sequences are too long.
     """
     check_shuffle_length(codes.shape[1])
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
     digests = np.array([sequence_digest(sequence) for sequence in codes], dtype=np.uint64)
     shuffled = np.empty((codes.shape[0], n_references, codes.shape[1]), dtype=np.uint8)
-    shuffle_batch(codes, digests, np.uint64(seed), dinucleotides, shuffled)
+    shuffle_batch(codes, digests, np.uint64(seed), dinucleotides, shuffled, np.uint64(first))
     return shuffled
 
 
@@ -63,9 +65,11 @@ class ShuffledReferences:
         shuffled: Codes = self.draw_batch(codes[np.newaxis], np.array([input_row]))[0]
         return shuffled
 
-    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64]) -> Codes:
-        """Shuffles of (sequences, length) codes, (sequences, references, length)."""
-        return shuffle_sequences(codes, self.n_references, self.seed, dinucleotides=self.dinucleotides)
+    def draw_batch(self, codes: Codes, input_rows: NDArray[np.int64], first: int = 0) -> Codes:
+        """Shuffles ``first`` and on of (sequences, length) codes, (sequences, references, length)."""
+        return shuffle_sequences(
+            codes, self.n_references, self.seed, dinucleotides=self.dinucleotides, first=first
+        )
 
     def close(self) -> None:
         """Nothing is open."""

@@ -180,7 +180,7 @@ CASES = (
     Bad("window not the model's", _flags("--window", "90"), 2, ("--window 90", "takes 100 bases", "leave")),
     Bad("crop too wide", _flags("--crop", "101"), 2, ("--crop 101", "100 bases")),
     Bad("same target twice", _flags("-t", "counts", "-t", "counts"), 2, ("two targets", "counts", "NAME=T")),
-    Bad("bare profile", _flags("-t", "profile"), 2, ("profile", "three ways")),
+    Bad("bare profile", _flags("-t", "profile"), 2, ("profile", "say which profile score")),
     Bad("index out of range", _flags("-t", "output:1/index:4"), 2, ("index 4 is out of range 0..0",)),
     Bad("no such output", _flags("-t", "output:7/index:0"), 2, ("no output 7",)),
     Bad("unknown target", _flags("-t", "count"), 2, ("count", "index:I")),

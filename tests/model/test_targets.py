@@ -66,18 +66,17 @@ def test_targets_parse_into_what_they_say(text: str, target: Target) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "targets are counts, index:I"),
-        ("index", "targets are counts, index:I"),
-        ("index:-1", "targets are counts, index:I"),
-        ("index:1.5", "targets are counts, index:I"),
+        ("", "targets are counts, profile-bpnet"),
+        ("index", "targets are counts, profile-bpnet"),
+        ("index:-1", "targets are counts, profile-bpnet"),
+        ("index:1.5", "targets are counts, profile-bpnet"),
         ("index:1,1", "same index is named twice"),
         ("contrast:1", "contrast takes two indices"),
         ("contrast:1,2,3", "contrast takes two indices"),
         ("index:1@5-5", "A must be less than B"),
         ("a/b=counts", "letters, digits, dots"),
         ("=counts", "letters, digits, dots"),
-        ("profile", "defined in three ways"),
-        ("profile-bpnet", "defined in three ways"),
+        ("profile", "say which profile score"),
     ],
 )
 def test_what_is_no_target_is_explained(text: str, message: str) -> None:
@@ -166,7 +165,12 @@ def test_outputs_that_cannot_be_explained_are_unsupported() -> None:
 
 
 def test_suggested_targets_exist(one_hot: Callable[..., Tensor]) -> None:
-    assert suggest_targets(check_targets(BPNet(n_filters=4, n_layers=2), (), 300)) == ("counts",)
+    assert suggest_targets(check_targets(BPNet(n_filters=4, n_layers=2), (), 300)) == (
+        "counts",
+        "profile-bpnet",
+        "profile-chrombpnet",
+        "profile-bpnetlite",
+    )
     assert suggest_targets([OutputFact(0, (3,))]) == ("index:0 .. index:2",)
     assert suggest_targets([OutputFact(0, (1,))]) == ("index:0",)
     facts = [OutputFact(0, (1, 50)), OutputFact(1, (2,))]
