@@ -183,11 +183,11 @@ def _warn_of_what_is_missing(skipped: tuple[SkippedRegion, ...] | None, bed: Pat
 
 
 def _warn_of_own_rounds(scores: ScoresFile) -> None:
-    """With adaptive references the rounds depend on all folds at once, and jobs of one fold know only theirs."""
+    """With adaptive references rounds depend on all the folds, and a job of one fold knows only that one."""
     if "adaptive_references" in scores.identity:
         logger.warning(
-            "Each fold chose its own number of references for a region (--adaptive-references); one run of all "
-            "folds would have drawn as many for every fold as any of them needs, so its scores differ slightly."
+            "Each fold chose its own number of references for a region (--adaptive-references); one run of "
+            "all folds draws for every fold as many as any of them needs, so its scores differ slightly."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyBigWig
@@ -67,6 +68,29 @@ def test_mean_and_deviation_are_those_of_the_folds(scores: list[Path], tmp_path:
     with pyBigWig.open(str(tmp_path / "run.index-1_fold_sd.bw")) as bigwig:
         center = window.center
         assert bigwig.values(window.chrom, center, center + 1)[0] == pytest.approx(deviation[LENGTH // 2])
+
+
+def test_folds_run_apart_and_joined_equal_one_run_of_all_folds(
+    linear: Attribute,
+    models: list[Path],
+    scores: list[Path],
+    read_scores: Callable[[Path], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    rest = [word for model in models[1:] for word in ("-m", model)]
+    result = linear("-t", "index:1", "--fold-sd", "-o", tmp_path / "one", *rest, model=models[0])
+    assert result.exit_code == 0, result.stderr
+    assert merge("--mean", "--fold-sd", "-o", tmp_path / "run", *scores).exit_code == 0
+    files = sorted(path.name.removeprefix("one.") for path in tmp_path.glob("one.*"))
+    assert files == sorted(path.name.removeprefix("run.") for path in tmp_path.glob("run.*"))
+    ours, theirs = (read_scores(tmp_path / f"{name}.index-1_scores.h5") for name in ("run", "one"))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name].dtype == theirs[name].dtype, name
+        assert np.array_equal(ours[name], theirs[name]), name
+    for ending in files:
+        if not ending.endswith((".h5", ".json")):
+            assert (tmp_path / f"run.{ending}").read_bytes() == (tmp_path / f"one.{ending}").read_bytes()
 
 
 def test_skipped_regions_and_the_columns_of_the_bed_are_kept(scores: list[Path], tmp_path: Path) -> None:

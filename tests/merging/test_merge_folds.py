@@ -99,6 +99,26 @@ def test_several_targets_are_joined_at_once(folds: Folds, tmp_path: Path) -> Non
         merge_folds(config(tmp_path, *scores[:2], *scores[:1:-1], overwrite=True))
 
 
+def test_standard_errors_over_references_are_averaged_beside_a_new_deviation(
+    folds: Folds, tmp_path: Path
+) -> None:
+    def with_error(row: ScoredWindow) -> ScoredWindow:
+        scores = row.scores["counts"]
+        return replace(
+            row, scores={"counts": replace(scores, extras={"reference_se": np.abs(scores.projected)})}
+        )
+
+    scores = [folds.fold(fold, change=with_error, extras=("reference_se",)) for fold in range(2)]
+    merge_folds(config(tmp_path, *scores, fold_sd=True))
+    with ScoresFile(scores[0]) as one, ScoresFile(scores[1]) as other:
+        expected = (np.abs(one.projected(5)) + np.abs(other.projected(5))) / np.float32(2)
+    with ScoresFile(tmp_path / "joined.counts_scores.h5") as joined:
+        assert joined.extras == ("fold_sd", "reference_se")
+        assert np.array_equal(joined.extra("reference_se", 5), expected)
+    with pytest.raises(InputError, match="differ in the list of further arrays"):
+        merge_folds(config(tmp_path, scores[0], folds.fold(2), overwrite=True))
+
+
 def test_order_of_the_folds_is_the_order_given(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
     merge_folds(config(tmp_path, *scores[::-1]))
