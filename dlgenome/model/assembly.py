@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.architectures.definition import Architecture, Arguments, Tensors
-from dlgenome.model.architectures.factory import build_from_factory, is_factory
+from dlgenome.model.architectures.factory import build_from_factory, find_factory, is_factory
 from dlgenome.model.architectures.registry import ARCHITECTURES, find_architecture, recognise
+from dlgenome.model.prefixes import best_reading, readings
 
 _LISTED = 5
 
@@ -27,6 +29,8 @@ class Assembled:
     input_length: int | None
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    title: str = ""
+    alphabet: str = "ACGT"
 
 
 def assemble(
@@ -41,15 +45,55 @@ def assemble(
     Arguments come from the tensor shapes, then from the file, then from the user: the last one wins.
     """
     if architecture is not None and is_factory(architecture):
-        module = build_from_factory(architecture, said_by_user)
-        _load(path, module, tensors, architecture)
-        length = getattr(module, "input_length", None)
-        length = length if isinstance(length, int) else None
-        return Assembled(module, architecture, dict(said_by_user), length, ())
-    found = find_architecture(architecture) if architecture else recognise(tensors)
-    if found is None:
-        raise UsageError(_unknown(path, tensors))
-    return _assemble_known(path, tensors, found, said_by_file, said_by_user)
+        return _assemble_factory(path, tensors, architecture, said_by_file, said_by_user)
+    if architecture is not None:
+        found = find_architecture(architecture)
+        tensors = _read_as(found, tensors)
+        return _assemble_known(path, tensors, found, said_by_file, said_by_user)
+    for reading in readings(tensors):
+        candidates = recognise(reading)
+        if len(candidates) > 1:
+            names = " or ".join(candidate.name for candidate in candidates)
+            raise UsageError(f"The weights of {path} can belong to {names}; say which with --architecture.")
+        if candidates:
+            (found,) = candidates
+            assembled = _assemble_known(path, found.translate(reading), found, said_by_file, said_by_user)
+            return replace(assembled, notes=(*assembled.notes, *found.notes))
+    raise UsageError(_unknown(path, tensors))
+
+
+def _assemble_factory(
+    path: Path,
+    tensors: Tensors,
+    factory: str,
+    said_by_file: Mapping[str, object],
+    said_by_user: Mapping[str, object],
+) -> Assembled:
+    parameters = _parameters(find_factory(factory))
+    taken = {name: value for name, value in said_by_file.items() if name in parameters}
+    arguments = taken | dict(said_by_user)
+    module = build_from_factory(factory, arguments)
+    _load(path, module, best_reading(tensors, module.state_dict()), factory)
+    length = getattr(module, "input_length", None)
+    length = length if isinstance(length, int) else None
+    told = ", ".join(f"{name}={value}" for name, value in taken.items() if name not in said_by_user)
+    notes = (f"arguments from the file: {told}",) if told else ()
+    return Assembled(module, factory, arguments, length, (), notes)
+
+
+def _parameters(function: Callable[..., object]) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()
+
+
+def _read_as(architecture: Architecture, tensors: Tensors) -> Tensors:
+    """The reading of the file that has most of the architecture's own first words, under its names."""
+    with torch.device("meta"):
+        words = {key.partition(".")[0] for key in architecture.build().state_dict()}
+    translated = (architecture.translate(reading) for reading in readings(tensors))
+    return max(translated, key=lambda reading: sum(key.partition(".")[0] in words for key in reading))
 
 
 def _assemble_known(
@@ -86,7 +130,16 @@ def _assemble_known(
         notes.append(
             f"the file does not say its input length; {length} is the default of {architecture.name}"
         )
-    return Assembled(module, architecture.name, arguments, length, architecture.outputs, tuple(notes))
+    return Assembled(
+        module,
+        architecture.name,
+        arguments,
+        length,
+        architecture.outputs,
+        tuple(notes),
+        architecture.title,
+        architecture.alphabet,
+    )
 
 
 def _merged(first: Mapping[str, object], second: Mapping[str, object]) -> Arguments:

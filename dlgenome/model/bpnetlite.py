@@ -32,12 +32,13 @@ def read_bpnetlite(path: Path, root: Recorded) -> BpnetLiteModel:
     Raises InputError where the file departs from the architecture that bpnet-lite gives it.
     """
     root = _unwrap(root)
-    if root.class_name == "BPNet":
+    if root.class_name in ("BPNet", "BasePairNet"):
         tensors = dict(_tensors(root))
-        return BpnetLiteModel("bpnet", _bpnet_arguments(path, root, tensors), tensors)
+        return BpnetLiteModel(root.class_name.lower(), _bpnet_arguments(path, root, tensors), tensors)
     if root.class_name != "ChromBPNet":
         raise InputError(
-            f"{path} holds a {root.origin}; of bpnet-lite's models BPNet and ChromBPNet are read."
+            f"{path} holds a {root.origin}; of bpnet-lite's models"
+            " BPNet, BasePairNet and ChromBPNet are read."
         )
     arguments: Arguments = {}
     all_tensors: dict[str, Tensor] = {}

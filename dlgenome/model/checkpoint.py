@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.architectures.definition import Arguments
-from dlgenome.model.architectures.factory import is_factory
 from dlgenome.model.assembly import Assembled, assemble
 from dlgenome.model.bpnetlite import read_bpnetlite
+from dlgenome.model.exported import read_exported
 from dlgenome.model.files import FileKind, file_sha256, identify
 from dlgenome.model.pickles import (
     Recorded,
@@ -23,14 +23,19 @@ from dlgenome.model.pickles import (
     read_without_code,
     refuse_code,
 )
-from dlgenome.model.safe_files import read_safetensors
+from dlgenome.model.safe_files import SafeFile, described, read_safetensors
+from dlgenome.model.torchscript import read_torchscript, refuse_torchscript
 
-ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pickle"]
+ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pt2", "torchscript", "pickle"]
 MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
 """What ``--model-type`` may say beside ``auto``."""
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "weights")
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SETTINGS_KEYS = ("config", "hyper_parameters")
+_TITLES = {
+    "pt2": "a program of torch.export, whose architecture has no name",
+    "torchscript": "a TorchScript program, whose architecture has no name (experimental)",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class LoadedModel:
     outputs: tuple[str, ...]
     """Names of the outputs in order; empty where they are not known."""
     notes: tuple[str, ...] = ()
+    title: str = ""
+    """What the model is, in words; empty where that is not known."""
+    alphabet: str = "ACGT"
+    """Order of the bases that the weights were trained on, as far as the file or its architecture says."""
+    targets: tuple[str, ...] = ()
+    """Targets that the file itself suggests."""
     root: str = ""
     """Path of the user's own module inside ``module``, where an adapter stands before it."""
 
@@ -64,6 +75,9 @@ class _Contents:
     architecture: str | None = None
     arguments: Arguments = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    input_length: int | None = None
+    alphabet: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 def load_model(
@@ -98,13 +112,22 @@ def load_model(
         kind=contents.kind,
         outputs=assembled.outputs,
         notes=(*contents.notes, *assembled.notes, *_dtype_notes(contents.tensors)),
+        title=assembled.title,
+        alphabet=contents.alphabet or assembled.alphabet,
+        targets=contents.targets,
     )
 
 
 def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
     if kind == "safetensors":
-        found = read_safetensors(path)
-        return _Contents("safetensors", found.tensors, None, found.architecture, found.arguments)
+        return _from_safetensors(path)
+    if kind == "pt2":
+        return _from_exported(path)
+    if kind == "torchscript":
+        if not trust_pickle:
+            refuse_torchscript(path)
+        module = read_torchscript(path)
+        return _Contents("torchscript", dict(module.state_dict()), module)
     names = imported_globals(path, kind)
     try:
         refuse_code(path, kind, names)
@@ -117,6 +140,31 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
         model = read_bpnetlite(path, value)
         return _Contents("bpnet-lite", model.tensors, None, model.architecture, model.arguments)
     return _from_mapping(path, value)
+
+
+def _from_safetensors(path: Path) -> _Contents:
+    found = read_safetensors(path)
+    return _Contents(
+        kind="safetensors",
+        tensors=found.tensors,
+        architecture=found.architecture,
+        arguments=found.arguments,
+        alphabet=found.alphabet,
+        targets=found.targets,
+    )
+
+
+def _from_exported(path: Path) -> _Contents:
+    found = read_exported(path)
+    said = SafeFile({}, **described(path, found.description))
+    return _Contents(
+        kind="pt2",
+        tensors=dict(found.module.state_dict()),
+        module=found.module,
+        input_length=found.input_length,
+        alphabet=said.alphabet,
+        targets=said.targets,
+    )
 
 
 def _from_trusted(path: Path, value: Any) -> _Contents:
@@ -133,8 +181,9 @@ def _from_mapping(path: Path, value: Any) -> _Contents:
     if isinstance(value, Mapping):
         inner = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), Mapping)), None)
         if inner is not None:
-            plain = (bool, int, float, str)
-            arguments = {str(key): item for key, item in value.items() if isinstance(item, plain)}
+            arguments = _plain(value)
+            for key in _SETTINGS_KEYS:
+                arguments |= _plain(_as_mapping(value.get(key)))
             value = inner
     if not isinstance(value, Mapping) or not value:
         raise InputError(
@@ -147,6 +196,26 @@ def _from_mapping(path: Path, value: Any) -> _Contents:
     others = len(value) - len(tensors)
     notes = (f"{others} entries of the state_dict are not tensors and were left out",) if others else ()
     return _Contents("state-dict", tensors, arguments=arguments, notes=notes)
+
+
+def _as_mapping(value: Any) -> Mapping[Any, Any]:
+    """A dictionary of settings, also where it was an object that only kept its attributes."""
+    if isinstance(value, Recorded):
+        return value.attributes
+    return value if isinstance(value, Mapping) else {}
+
+
+def _plain(settings: Mapping[Any, Any]) -> Arguments:
+    """Numbers, words, and lists and dictionaries of them: what may be an argument of an architecture."""
+    return {str(key): value for key, value in settings.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
+    return isinstance(value, (bool, int, float, str))
 
 
 def _refuse_not_finite(path: Path, contents: _Contents) -> None:
@@ -167,27 +236,17 @@ def _assemble(
             raise UsageError(
                 f"{path} holds a whole module; --architecture and --architecture-args are for bare weights."
             )
-        length = getattr(contents.module, "input_length", None)
+        length = contents.input_length or getattr(contents.module, "input_length", None)
         name = f"{type(contents.module).__module__}.{type(contents.module).__qualname__}"
-        return Assembled(contents.module, name, {}, length if isinstance(length, int) else None, ())
+        length = length if isinstance(length, int) else None
+        return Assembled(contents.module, name, {}, length, (), title=_TITLES.get(contents.kind, ""))
     if architecture is not None and contents.architecture not in (None, architecture):
         raise UsageError(
             f"--architecture {architecture}: {path} says that it is a {contents.architecture};"
             " leave --architecture out."
         )
-    tensors = contents.tensors
     wanted = architecture or contents.architecture
-    if contents.kind in ("state-dict", "pickle") and not (wanted and is_factory(wanted)):
-        tensors = _without_prefix(tensors)
-    return assemble(path, tensors, wanted, contents.arguments, arguments)
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Keys as the bare module has them: DataParallel, torch.compile and Lightning put a word in front."""
-    for prefix in _WRAPPER_PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            return _without_prefix({key.removeprefix(prefix): tensor for key, tensor in tensors.items()})
-    return tensors
+    return assemble(path, contents.tensors, wanted, contents.arguments, arguments)
 
 
 def _dtype_notes(tensors: Mapping[str, Tensor]) -> list[str]:

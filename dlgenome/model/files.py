@@ -9,15 +9,18 @@ from typing import Literal
 
 from dlgenome.errors import InputError
 
-FileKind = Literal["zip", "legacy", "safetensors"]
+FileKind = Literal["zip", "legacy", "safetensors", "pt2", "torchscript"]
 
-READABLE = "dlgenome reads PyTorch state_dict, safetensors and bpnet-lite .torch files"
+READABLE = (
+    "dlgenome reads PyTorch state_dict, safetensors, Lightning .ckpt, torch.export .pt2 and bpnet-lite .torch"
+    " files"
+)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
 def identify(path: Path) -> FileKind:
-    """Kind of the file: a zip of torch.save, one from before PyTorch 1.6, or safetensors.
+    """Kind of the file: safetensors, of torch.save (a zip, or one from before PyTorch 1.6), pt2, TorchScript.
 
     Raises InputError that says what the file is where it is something else.
     """
@@ -25,8 +28,7 @@ def identify(path: Path) -> FileKind:
     if head.startswith(_HDF5):
         raise InputError(f"{path} is a Keras/HDF5 file; {READABLE}.")
     if head.startswith(b"PK\x03\x04"):
-        _check_zip(path)
-        return "zip"
+        return _kind_of_zip(path)
     if head.startswith(b"\x80"):
         return "legacy"
     if _looks_like_safetensors(head):
@@ -61,7 +63,7 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _check_zip(path: Path) -> None:
+def _kind_of_zip(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -72,14 +74,19 @@ def _check_zip(path: Path) -> None:
         ) from None
     leaves = {name.rsplit("/", 1)[-1] for name in names}
     if "constants.pkl" in leaves:
+        return "torchscript"
+    if any(name.endswith("models/model.json") for name in names):
+        return "pt2"
+    if "serialized_exported_program.json" in leaves:
         raise InputError(
-            f"{path} is a TorchScript archive, whose code dlgenome does not read;"
-            " save the model's state_dict and give it with --architecture."
+            f"{path} was exported by torch before 2.8, in a form that dlgenome does not read;"
+            " export it again with torch 2.8 or later."
         )
     if "model.weights.h5" in leaves:
         raise InputError(f"{path} is a Keras (.keras) file; {READABLE}.")
     if "data.pkl" not in leaves:
         raise InputError(f"{path} is a zip file that torch.save did not write; {READABLE}.")
+    return "zip"
 
 
 def _looks_like_safetensors(head: bytes) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dlgenome.errors import InputError, UnsupportedModelError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.outputs import run_once
+from dlgenome.model.torchscript import refuse_fixed_batch
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "4xL": ("base", "length"),
@@ -30,8 +31,8 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 class InputForm:
     """How sequences are handed to a model."""
 
-    alphabet: str = "ACGT"
-    """Order of the bases that the model was trained on; DeepSEA's is AGCT."""
+    alphabet: str = "auto"
+    """Order of the bases that the model was trained on; auto is what the file says, else A, C, G, T."""
     layout: str = "auto"
     """A key of LAYOUTS, or auto to take the first that the model runs on."""
     extra: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class InputForm:
     @property
     def is_plain(self) -> bool:
         """Whether nothing needs to be done or found out."""
-        return self.alphabet == "ACGT" and self.layout == "4xL" and not self.extra
+        return self.alphabet in ("auto", "ACGT") and self.layout == "4xL" and not self.extra
 
 
 class AdaptedModel(nn.Module):
@@ -73,6 +74,8 @@ def adapt(loaded: LoadedModel, form: InputForm, length: int) -> LoadedModel:
 
     Raises UsageError for a form that makes no sense or that the model does not run on.
     """
+    if form.alphabet == "auto":
+        form = replace(form, alphabet=loaded.alphabet)
     if sorted(form.alphabet) != sorted("ACGT"):
         raise UsageError(
             f"--alphabet {form.alphabet}: give the four bases in the model's order, such as AGCT."
@@ -81,6 +84,8 @@ def adapt(loaded: LoadedModel, form: InputForm, length: int) -> LoadedModel:
         raise UsageError(f"--input-layout {form.layout}: choose auto, {', '.join(LAYOUTS)}.")
     extra = [_extra_input(text) for text in form.extra]
     layout = form.layout if form.layout != "auto" else _find_layout(loaded, form.alphabet, extra, length)
+    if loaded.kind == "torchscript":
+        refuse_fixed_batch(AdaptedModel(loaded.module, form.alphabet, layout, extra).eval(), length)
     if replace(form, layout=layout).is_plain:
         return loaded
     module = AdaptedModel(loaded.module, form.alphabet, layout, extra)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from dlgenome.model.files import FileKind
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _BPNETLITE = re.compile(
     r"bpnetlite\.\w+\."
-    r"(BPNet|ChromBPNet|ControlWrapper|CountWrapper|ProfileWrapper|_ProfileLogitScaling|_Exp|_Log|Logger)"
+    r"(BPNet|BasePairNet|ChromBPNet|ControlWrapper|CountWrapper|ProfileWrapper|_ProfileLogitScaling|_Exp|_Log|Logger)"
 )
 _TORCH_LAYER = re.compile(r"torch\.nn\.modules\.\w+\.\w+")
 _NUMPY_VALUES = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
@@ -35,6 +36,12 @@ _TENSORS = re.compile(
     r"|torch\._tensor\._rebuild_from_type_v2|torch\.serialization\._get_layout"
     r"|torch\.(b?float|u?int|complex|half|double|long|bool)\w*|numpy\.dtypes\.\w+DType"
 )
+_SETTINGS = re.compile(
+    r"pathlib\.(Posix|Windows|Pure\w+)?Path|argparse\.Namespace|typing\.Any|collections\.(defaultdict|Counter)"
+    r"|functools\.partial|(__builtin__|builtins)\.(dict|list|tuple|int|float|str|bool)"
+)
+_CLASS = re.compile(r"(?P<package>\w+)(\.\w+)*\.[A-Z]\w*")
+_LIGHTNING_MARK = b"pytorch-lightning_version"
 
 
 class Recorded:
@@ -43,13 +50,18 @@ class Recorded:
     origin = ""
 
     def __new__(cls, *_args: Any, **_keywords: Any) -> Recorded:
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        made.attributes = {}
+        return made
 
     def __init__(self, *_args: Any, **_keywords: Any) -> None:
-        self.attributes: dict[str, Any] = {}
+        self.attributes: dict[str, Any]
 
     def __setstate__(self, state: Any) -> None:
-        self.attributes = dict(state) if isinstance(state, dict) else {}
+        self.attributes |= dict(state) if isinstance(state, dict) else {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.attributes[str(key)] = value
 
     @property
     def class_name(self) -> str:
@@ -83,11 +95,14 @@ def refuse_code(path: Path, kind: FileKind, names: Iterable[str]) -> None:
     """Raise InputError if loading a file with these globals could run code.
 
     In files from before PyTorch 1.6 only tensors are read: they keep classes in a way that torch's safe
-    reader does not follow.
+    reader does not follow. The settings that Lightning keeps beside the weights may be objects of any
+    package: they are recorded, not made.
     """
     names = list(names)
     with_bpnetlite = kind == "zip" and any(_BPNETLITE.fullmatch(name) for name in names)
     foreign = [name for name in names if not _is_harmless(name, with_bpnetlite)]
+    if kind == "zip" and all(map(_is_setting, foreign)) and _is_lightning(path):
+        return
     if not foreign:
         return
     foreign.sort(key=lambda name: name.startswith(("torch.", "bpnetlite.")))  # strangers first
@@ -107,7 +122,7 @@ def read_without_code(path: Path, names: Iterable[str]) -> Any:
     stand_ins = [
         (type(name.rpartition(".")[2], (Recorded,), {"origin": name}), name)
         for name in names
-        if _BPNETLITE.fullmatch(name) or _TORCH_LAYER.fullmatch(name) or name in _NUMPY_VALUES
+        if name in _NUMPY_VALUES or not _TENSORS.fullmatch(name)
     ]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():  # type: ignore[arg-type]
@@ -136,6 +151,20 @@ def _is_harmless(name: str, with_bpnetlite: bool) -> bool:
     if _TENSORS.fullmatch(name) or name in _NUMPY_VALUES:
         return True
     return with_bpnetlite and bool(_BPNETLITE.fullmatch(name) or _TORCH_LAYER.fullmatch(name))
+
+
+def _is_setting(name: str) -> bool:
+    """Whether this is a class, such as settings are made of, and none of Python's own that can do harm."""
+    match = _CLASS.fullmatch(name)
+    return bool(_SETTINGS.fullmatch(name)) or (
+        match is not None and match["package"] not in sys.stdlib_module_names
+    )
+
+
+def _is_lightning(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl")
+        return _LIGHTNING_MARK in archive.read(name)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,6 +25,8 @@ class SafeFile:
     tensors: Tensors
     architecture: str | None = None
     arguments: Arguments = field(default_factory=dict)
+    alphabet: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 def save_safetensors(
@@ -33,13 +36,21 @@ def save_safetensors(
     architecture: str,
     arguments: Mapping[str, object],
     input_length: int | None = None,
+    alphabet: str = "ACGT",
+    targets: Sequence[str] = (),
 ) -> None:
     """Write weights and description of a built-in architecture to one file that needs no flags to load.
 
     The file appears under its name only when it is complete.
     """
     arguments = dict(arguments) | ({} if input_length is None else {"input_length": input_length})
-    metadata = {"format": "pt", "architecture": architecture, "arguments": json.dumps(arguments)}
+    metadata = {
+        "format": "pt",
+        "architecture": architecture,
+        "arguments": json.dumps(arguments),
+        "alphabet": alphabet,
+        "targets": json.dumps(list(targets)),
+    }
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
@@ -60,17 +71,42 @@ def read_safetensors(path: Path) -> SafeFile:
         raise InputError(
             f"The model file {path} is a damaged or cut safetensors file ({error}); copy it again."
         ) from error
+    said = described(
+        path, metadata | {key: _json(path, key, metadata[key]) for key in _IN_JSON if key in metadata}
+    )
     architecture = metadata.get("architecture")
     if architecture not in ARCHITECTURES:
-        return SafeFile(tensors)
-    return SafeFile(tensors, architecture, _arguments(path, metadata.get("arguments", "{}")))
-
-
-def _arguments(path: Path, text: str) -> Arguments:
-    try:
-        arguments = json.loads(text)
-    except json.JSONDecodeError:
-        arguments = None
+        return SafeFile(tensors, **said)
+    arguments = _json(path, "arguments", metadata.get("arguments", "{}"))
     if not isinstance(arguments, dict):
         raise InputError(f"{path}: the entry `arguments` of the file's metadata is not a JSON object.")
-    return arguments
+    return SafeFile(tensors, architecture, arguments, **said)
+
+
+_IN_JSON = ("targets",)
+
+
+def _json(path: Path, entry: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise InputError(
+            f"{path}: the entry `{entry}` of the file's metadata is not a JSON object."
+        ) from None
+
+
+def described(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """``alphabet`` and ``targets`` of a model's own description, checked; what is absent is left out."""
+    said: dict[str, Any] = {}
+    alphabet, targets = description.get("alphabet"), description.get("targets")
+    if alphabet is not None:
+        if not isinstance(alphabet, str) or sorted(alphabet) != sorted("ACGT"):
+            raise InputError(
+                f"{path} says that its bases are in the order {alphabet}; write the four of them."
+            )
+        said["alphabet"] = alphabet
+    if targets is not None:
+        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+            raise InputError(f"{path} says that its targets are {targets}; write a list of words.")
+        said["targets"] = tuple(targets)
+    return said

@@ -7,11 +7,33 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dlgenome.model.architectures.definition import Architecture, Arguments, Tensors, shape_of
+from dlgenome.model.architectures.definition import (
+    Architecture,
+    Arguments,
+    Tensors,
+    fits,
+    renamed,
+    shape_of,
+)
+
+PUBLISHED = {
+    "0": "convolutions.0.0",
+    "1": "convolutions.0.1",
+    "4": "convolutions.1.0",
+    "5": "convolutions.1.1",
+    "8": "convolutions.2.0",
+    "9": "convolutions.2.1",
+    "13.1": "hidden.0.0",
+    "14": "hidden.0.1",
+    "17.1": "hidden.1.0",
+    "18": "hidden.1.1",
+    "21.1": "output",
+}
+"""Our module path for every one of the published weights (164 cell types, in the Kipoi collection)."""
 
 
 class Basset(nn.Module):
-    """One logit per task; convolutions are unpadded, and the paper's last sigmoid is left to the reader."""
+    """One logit per cell type, with unpadded convolutions; ``probabilities`` puts the last sigmoid on."""
 
     def __init__(
         self,
@@ -21,6 +43,7 @@ class Basset(nn.Module):
         n_hidden: Sequence[int] = (1000, 1000),
         n_outputs: int = 164,
         input_length: int = 600,
+        probabilities: bool = False,
     ) -> None:
         super().__init__()
         self.input_length = input_length
@@ -37,6 +60,7 @@ class Basset(nn.Module):
             self.hidden.append(_block(nn.Linear(width, size), size, dropout=0.3))
             width = size
         self.output = nn.Linear(width, n_outputs)
+        self.probability = nn.Sigmoid() if probabilities else nn.Identity()
 
     def forward(self, sequences: Tensor) -> Tensor:
         """Logits (batch, tasks) of one-hot sequences (batch, 4, length)."""
@@ -46,7 +70,7 @@ class Basset(nn.Module):
         values = values.flatten(1)
         for layer in self.hidden:
             values = layer(values)
-        logits: Tensor = self.output(values)
+        logits: Tensor = self.probability(self.output(values))
         return logits
 
 
@@ -76,10 +100,24 @@ def _shapes(tensors: Tensors, group: str, dimensions: int) -> list[tuple[int, ..
     return [shape for shape in found if shape is not None]
 
 
+def translate(tensors: Tensors) -> Tensors:
+    """The published weights, whose convolutions are two-dimensional of width 1, under our names."""
+    found = renamed(tensors, PUBLISHED)
+    return {key: tensor.squeeze(3) if tensor.dim() == 4 else tensor for key, tensor in found.items()}
+
+
 def recognises(tensors: Tensors) -> bool:
-    """Never: pool sizes and input length must be said, so Basset always needs its name."""
-    del tensors
-    return False
+    """True for the published sizes with any number of tasks: pools and length leave no trace."""
+    output = shape_of(tensors, "output.weight", 2)
+    return output is not None and fits(Basset, {"n_outputs": output[0]}, tensors)
 
 
-BASSET = Architecture("basset", ("logits",), Basset, infer, recognises)
+BASSET = Architecture(
+    "basset",
+    ("logits",),
+    Basset,
+    infer,
+    recognises,
+    translate,
+    title="Basset, a classifier of chromatin accessibility in 600 bases",
+)

@@ -69,10 +69,14 @@ class BPNet(nn.Module):
 
         ``sequences`` is (batch, 4, length); ``controls`` is (batch, control tracks, length) or None.
         """
-        features = self.irelu(self.iconv(sequences))
+        features = self._features(sequences)
+        return self._profile(features, controls), self._log_counts(features, controls)
+
+    def _features(self, sequences: Tensor) -> Tensor:
+        features: Tensor = self.irelu(self.iconv(sequences))
         for convolution, activation in zip(self.rconvs, self.rrelus, strict=True):
             features = features + activation(convolution(features))
-        return self._profile(features, controls), self._log_counts(features, controls)
+        return features
 
     def _profile(self, features: Tensor, controls: Tensor | None) -> Tensor:
         end = features.shape[2] - self.trimming
@@ -140,4 +144,15 @@ def recognises(tensors: Tensors, prefix: str = "") -> bool:
     return first[1] == 4 and profile[1] >= first[0] and counts[0] == 1
 
 
-BPNET = Architecture("bpnet", ("profile", "counts"), BPNet, infer, recognises)
+BPNET = Architecture(
+    "bpnet",
+    ("profile", "counts"),
+    BPNet,
+    infer,
+    recognises,
+    title="BPNet, the profile of reads at base resolution and their total count",
+    notes=(
+        "taken for a bpnet; bpnet-lite's BasePairNet has weights of the same names: if it is one, say"
+        " --architecture basepairnet",
+    ),
+)

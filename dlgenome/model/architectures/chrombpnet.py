@@ -54,4 +54,11 @@ def recognises(tensors: Tensors) -> bool:
     return all(bpnet.recognises(tensors, f"{part}.") for part in PARTS)
 
 
-CHROMBPNET = Architecture("chrombpnet", ("profile", "counts"), ChromBPNet, infer, recognises)
+CHROMBPNET = Architecture(
+    "chrombpnet",
+    ("profile", "counts"),
+    ChromBPNet,
+    infer,
+    recognises,
+    title="ChromBPNet with its bias model, the accessibility profile at base resolution and its total count",
+)

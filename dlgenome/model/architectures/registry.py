@@ -5,12 +5,31 @@ from __future__ import annotations
 import difflib
 
 from dlgenome.errors import UsageError
+from dlgenome.model.architectures.basepairnet import BASEPAIRNET
 from dlgenome.model.architectures.basset import BASSET
+from dlgenome.model.architectures.beluga import BELUGA
 from dlgenome.model.architectures.bpnet import BPNET
 from dlgenome.model.architectures.chrombpnet import CHROMBPNET
+from dlgenome.model.architectures.danq import DANQ
+from dlgenome.model.architectures.deepsea import DEEPSEA
+from dlgenome.model.architectures.deepstarr import DEEPSTARR
 from dlgenome.model.architectures.definition import Architecture, Tensors
+from dlgenome.model.architectures.pangolin import PANGOLIN
 
-ARCHITECTURES = {architecture.name: architecture for architecture in (BASSET, BPNET, CHROMBPNET)}
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        BPNET,
+        CHROMBPNET,
+        BASEPAIRNET,
+        BASSET,
+        DEEPSEA,
+        BELUGA,
+        DANQ,
+        DEEPSTARR,
+        PANGOLIN,
+    )
+}
 
 
 def find_architecture(name: str) -> Architecture:
@@ -26,6 +45,6 @@ def find_architecture(name: str) -> Architecture:
     )
 
 
-def recognise(tensors: Tensors) -> Architecture | None:
-    """The one architecture that such a state_dict can belong to, if there is one."""
-    return next((found for found in ARCHITECTURES.values() if found.recognises(tensors)), None)
+def recognise(tensors: Tensors) -> list[Architecture]:
+    """The architectures that such a state_dict can belong to; several where it is ambiguous."""
+    return [found for found in ARCHITECTURES.values() if found.recognises(found.translate(tensors))]
