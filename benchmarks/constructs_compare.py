@@ -34,6 +34,8 @@ OURS = "dlgenome"
 PEERS = ("tangermeme", "captum", "shap")
 TIMEOUT, START = 120.0, 300.0
 """Seconds for one network, and for a program to start."""
+PATIENCE = 5.0
+"""Seconds that a program is given to end by itself."""
 
 Status = Literal["exact", "wrong and warned", "wrong and silent", "refused", "crashed"]
 Precision = Literal["float32", "float64"]
@@ -109,7 +111,7 @@ class Worker:
         line = self._line(self.timeout)
         if line:
             return parse_answer(json.loads(line))
-        status = self.close()
+        status = self.close(patience=0 if line is None else PATIENCE)
         if line is None:
             return Answer(None, "Timeout", f"no answer within {self.timeout:g} s")
         return Answer(None, "Death", f"the process ended with status {status}")
@@ -121,14 +123,14 @@ class Worker:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             return self._process.stdout.readline() if selector.select(timeout) else None
 
-    def close(self) -> int:
+    def close(self, patience: float = PATIENCE) -> int:
         """End the process; its exit status."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
         try:
-            process.wait(timeout=2)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -229,14 +231,16 @@ def _grade(single: float | None, double: float | None, warned: bool) -> Status:
 
 
 def measure(program: str, python: Path, given: Inputs, timeout: float = TIMEOUT) -> Measured:
-    """Every construct of the inputs in both precisions."""
+    """Every construct of the inputs, the control among them, in both precisions."""
     worker = Worker(program, python, given.folder, timeout)
     try:
-        control = worker.ask(CONTROL, "float32"), worker.ask(CONTROL, "float64")
-        usual = frozenset(text for answer in control for text in answer.warnings)
+        answers = {
+            construct: (worker.ask(construct, "float32"), worker.ask(construct, "float64"))
+            for construct in given.deltas
+        }
+        usual = frozenset(text for answer in answers[CONTROL] for text in answer.warnings)
         results = {
-            construct: judge(worker.ask(construct, "float32"), worker.ask(construct, "float64"), delta, usual)
-            for construct, delta in given.deltas.items()
+            construct: judge(*answers[construct], delta, usual) for construct, delta in given.deltas.items()
         }
         return Measured(program, worker.versions, results)
     finally:
