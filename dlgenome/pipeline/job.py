@@ -71,6 +71,7 @@ class Job:
                 device=self.device,
                 dtype=PRECISIONS[config.precision],
                 method=Method(rules=config.rule, max_pool=config.max_pool),
+                keep_pairs=config.reference_se,
             )
             for fold in self.folds
         ]
@@ -119,7 +120,7 @@ def prepare(
         )
     references = _references(config, length, len(table))
     stack.callback(references.close)
-    check_space(paths, estimate_bytes(len(plan), length, len(targets), paths.formats, config.score_dtype))
+    check_space(paths, disk_needed(config, paths, len(plan), length))
     dtype = PRECISIONS[config.precision]
     folds = tuple(_fold(request, model, targets, length, device, dtype) for request, model in models)
     _check_folds(config, folds)
@@ -142,6 +143,13 @@ def prepare(
         device,
         int(batch_size),
     )
+
+
+def disk_needed(config: RunConfig, paths: OutputPaths, n_rows: int, length: int) -> int:
+    """Bytes that the run's files and those of single folds take while they are made."""
+    copies = 1 + (len(config.folds) + 1 if config.per_fold else 0)
+    one = estimate_bytes(n_rows, length, len(paths.targets), paths.formats, config.score_dtype, paths.extras)
+    return copies * one
 
 
 def _open_models(config: RunConfig, table: RegionTable) -> tuple[list[tuple[ModelRequest, LoadedModel]], int]:

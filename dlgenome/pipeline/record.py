@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 from dlgenome import provenance
@@ -11,6 +10,7 @@ from dlgenome.attribution.devices import device_name
 from dlgenome.config import RunConfig, settings
 from dlgenome.pipeline.job import Job
 from dlgenome.scores import AttributeValue
+from dlgenome.writers.next_commands import motif_commands
 
 
 def identity(job: Job, fold: int | None = None) -> dict[str, AttributeValue]:
@@ -87,20 +87,5 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
         "approximations": [approximation.sentence() for approximation in job.folds[0].program.approximations],
-        "next_commands": next_commands(job),
+        "next_commands": motif_commands(job.paths, job.plan.length),
     }
-
-
-def next_commands(job: Job) -> tuple[str, ...]:
-    """Motif discovery on the first target, from whichever of its files this run writes."""
-    target, formats = job.targets[0].name, job.paths.formats
-    if "h5" in formats:
-        scores = ["-i", str(job.paths.scores_h5(target))]
-    elif "npz" in formats:
-        sequences, contributions = job.paths.npz(target)
-        scores = ["-s", str(sequences), "-a", str(contributions)]
-    else:
-        return ()
-    width = str(min(400, job.plan.length // 2 * 2))
-    motifs = f"{job.config.output}.modisco.h5"
-    return (shlex.join(["modisco", "motifs", *scores, "-n", "20000", "-w", width, "-o", motifs]),)

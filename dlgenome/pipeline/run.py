@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -16,20 +15,19 @@ import torch
 from dlgenome import provenance
 from dlgenome.attribution.devices import keep_freed_memory
 from dlgenome.config import RunConfig, default_threads
-from dlgenome.errors import CompletenessError, DlgenomeError
+from dlgenome.errors import CompletenessError
 from dlgenome.folds import FOLD_SD
 from dlgenome.model.targets import parse_targets
 from dlgenome.pipeline.explain import REFERENCE_SE, Batch, Explainer, Strands, orient
-from dlgenome.pipeline.job import Job, prepare
+from dlgenome.pipeline.job import Job, disk_needed, prepare
 from dlgenome.pipeline.prefetch import prefetch
-from dlgenome.pipeline.record import identity, next_commands, provenance_attributes, run_facts
+from dlgenome.pipeline.record import identity, provenance_attributes, run_facts
 from dlgenome.scores import CompletenessSummary
 from dlgenome.types import RegionScores, ScoredWindow
 from dlgenome.writers.finish import finish_run
-from dlgenome.writers.paths import OutputPaths, discard_partial, estimate_bytes, prepare_outputs
+from dlgenome.writers.next_commands import motif_commands
+from dlgenome.writers.paths import OutputPaths, abandon, prepare_outputs
 from dlgenome.writers.spool import Spool
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with regions done and regions in all."""
@@ -102,18 +100,9 @@ def attribute(
             summary = _finish(job, every_path, spools, seconds, threads)
     finally:
         for one in opened:
-            _clear(one)
+            abandon(one)
     _gate(config, summary)
     return summary
-
-
-def _clear(paths: OutputPaths) -> None:
-    """Leave no PREFIX.partial behind: of a run that failed or was stopped, nothing can be used."""
-    try:
-        if paths.partial.exists():
-            discard_partial(paths)
-    except DlgenomeError as problem:  # must not hide what went wrong before
-        log.warning("%s", problem)
 
 
 def _batches(job: Job, size: int) -> Iterator[Batch]:
@@ -186,7 +175,7 @@ def _finish(
         sum(seconds.values()) + time.monotonic() - begun,
         job.batch_size,
         completeness[0],
-        next_commands(job),
+        motif_commands(job.paths, job.plan.length),
     )
 
 
@@ -197,9 +186,7 @@ def _dry_run(job: Job, explainer: Explainer) -> RunSummary:
     begun = time.monotonic()
     explainer.explain(batch)
     seconds = (time.monotonic() - begun) * -(-len(job.plan) // explainer.sequences_per_step)
-    disk = estimate_bytes(
-        len(job.plan), job.plan.length, len(job.targets), job.paths.formats, job.config.score_dtype
-    )
+    disk = disk_needed(job.config, job.paths, len(job.plan), job.plan.length)
     peak = provenance.peak_memory_bytes()
     estimate = (
         f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {job.device}, "
