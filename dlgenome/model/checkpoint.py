@@ -16,6 +16,7 @@ from dlgenome.model.assembly import Assembled, assemble
 from dlgenome.model.bpnetlite import read_bpnetlite
 from dlgenome.model.exported import read_exported
 from dlgenome.model.files import FileKind, file_sha256, identify
+from dlgenome.model.keras.read import read_keras
 from dlgenome.model.pickles import (
     Recorded,
     imported_globals,
@@ -26,7 +27,7 @@ from dlgenome.model.pickles import (
 from dlgenome.model.safe_files import SafeFile, described, read_safetensors
 from dlgenome.model.torchscript import read_torchscript, refuse_torchscript
 
-ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pt2", "torchscript", "pickle"]
+ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pt2", "torchscript", "keras", "pickle"]
 MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
 """What ``--model-type`` may say beside ``auto``."""
 
@@ -78,6 +79,8 @@ class _Contents:
     input_length: int | None = None
     alphabet: str | None = None
     targets: tuple[str, ...] = ()
+    assembled: Assembled | None = None
+    """The finished model, of files that say everything."""
 
 
 def load_model(
@@ -96,7 +99,11 @@ def load_model(
     path = Path(path)
     if model_type != "auto" and model_type not in MODEL_KINDS:
         raise UsageError(f"--model-type {model_type}: choose auto, {', '.join(MODEL_KINDS)}.")
-    contents = _read(path, identify(path), trust_pickle)
+    kind = identify(path)
+    if kind == "keras":
+        contents = _from_keras(path, architecture, architecture_args or {})
+    else:
+        contents = _read(path, kind, trust_pickle)
     if model_type not in ("auto", contents.kind):
         raise UsageError(f"--model-type {model_type}: {path} is of type {contents.kind}.")
     _refuse_not_finite(path, contents)
@@ -140,6 +147,26 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
         model = read_bpnetlite(path, value)
         return _Contents("bpnet-lite", model.tensors, None, model.architecture, model.arguments)
     return _from_mapping(path, value)
+
+
+def _from_keras(path: Path, architecture: str | None, arguments: Mapping[str, object]) -> _Contents:
+    if architecture is not None and not architecture.endswith(".json"):
+        raise UsageError(
+            f"--architecture {architecture}: {path} is a Keras file, which takes a model's JSON (FILE.json)"
+            " if it does not describe its layers itself."
+        )
+    description = None if architecture is None else Path(architecture)
+    found = read_keras(path, description=description, arguments=arguments)
+    assembled = Assembled(
+        module=found.module,
+        architecture="keras",
+        arguments=dict(arguments),
+        input_length=found.input_length,
+        outputs=found.outputs,
+        notes=found.notes,
+        title=found.title,
+    )
+    return _Contents("keras", found.tensors, assembled=assembled)
 
 
 def _from_safetensors(path: Path) -> _Contents:
@@ -231,6 +258,8 @@ def _refuse_not_finite(path: Path, contents: _Contents) -> None:
 def _assemble(
     path: Path, contents: _Contents, architecture: str | None, arguments: Mapping[str, object]
 ) -> Assembled:
+    if contents.assembled is not None:
+        return contents.assembled
     if contents.module is not None:
         if architecture is not None or arguments:
             raise UsageError(

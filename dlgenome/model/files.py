@@ -9,24 +9,24 @@ from typing import Literal
 
 from dlgenome.errors import InputError
 
-FileKind = Literal["zip", "legacy", "safetensors", "pt2", "torchscript"]
+FileKind = Literal["zip", "legacy", "safetensors", "pt2", "torchscript", "keras"]
 
 READABLE = (
-    "dlgenome reads PyTorch state_dict, safetensors, Lightning .ckpt, torch.export .pt2 and bpnet-lite .torch"
-    " files"
+    "dlgenome reads PyTorch state_dict, safetensors, Lightning .ckpt, torch.export .pt2, bpnet-lite .torch"
+    " and Keras .h5 and .keras files"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
 def identify(path: Path) -> FileKind:
-    """Kind of the file: safetensors, of torch.save (a zip, or one from before PyTorch 1.6), pt2, TorchScript.
+    """Kind of the file: safetensors, of torch.save (zip, or before PyTorch 1.6), pt2, TorchScript, Keras.
 
     Raises InputError that says what the file is where it is something else.
     """
     head = _head(path)
     if head.startswith(_HDF5):
-        raise InputError(f"{path} is a Keras/HDF5 file; {READABLE}.")
+        return "keras"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if head.startswith(b"\x80"):
@@ -83,7 +83,7 @@ def _kind_of_zip(path: Path) -> FileKind:
             " export it again with torch 2.8 or later."
         )
     if "model.weights.h5" in leaves:
-        raise InputError(f"{path} is a Keras (.keras) file; {READABLE}.")
+        return "keras"
     if "data.pkl" not in leaves:
         raise InputError(f"{path} is a zip file that torch.save did not write; {READABLE}.")
     return "zip"

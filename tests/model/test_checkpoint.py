@@ -171,12 +171,10 @@ def test_files_that_are_no_models_are_told_apart(tmp_path: Path, content: bytes,
         load_model(path)
 
 
-def test_keras_files_folders_and_missing_files_are_named(tmp_path: Path) -> None:
+def test_other_hdf5_files_folders_and_missing_files_are_named(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as stream:
         stream["kernel"] = np.zeros(3)
-    with pytest.raises(
-        InputError, match="is a Keras/HDF5 file; dlgenome reads PyTorch state_dict, safetensors"
-    ):
+    with pytest.raises(InputError, match="is an HDF5 file without the weights of a Keras model"):
         load_model(tmp_path / "model.h5")
     with pytest.raises(InputError, match="is a folder, not a model file"):
         load_model(tmp_path)
@@ -234,7 +232,7 @@ def test_flags_that_do_not_work_are_usage_errors(bpnet_file: Path, factory_file:
         load_model(bpnet_file, architecture_args={"filters": 8})
     with pytest.raises(UsageError, match="input_length is 'long'"):
         load_model(bpnet_file, architecture_args={"input_length": "long"})
-    with pytest.raises(UsageError, match=r"choose auto, state-dict, .*, pt2, torchscript, pickle"):
+    with pytest.raises(UsageError, match=r"choose auto, state-dict, .*, pt2, torchscript, keras, pickle"):
         load_model(bpnet_file, model_type="tar")
 
 
