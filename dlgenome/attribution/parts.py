@@ -7,7 +7,8 @@ of their inputs on. Where the original program refuses (residual sums, products,
 extensions, all exact in the sum:
 
 * sums, views, pools of averages: parts are carried like values, multipliers go back unchanged;
-* factors k (batch-norm, products): ``P = k+ P + k- N``, ``m+ <- k+ m+ + k- m-``, and likewise for N and m-;
+* factors k (batch-norm, products, constant divisors): ``P = k+ P + k- N``, ``m+ <- k+ m+ + k- m-``, and
+  likewise for N and m-;
 * functions that are not defined everywhere (roots, logarithms, reciprocals) keep Rescale, since r + P or
   r + N may lie outside their domain;
 * maxima: the selection of the exact max-pool rule carries both parts;
@@ -26,12 +27,11 @@ from torch import Tensor
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import GetItem, Step
 from dlgenome.attribution.rules.base import Backward, fill, unbroadcast
-from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
 from dlgenome.attribution.rules.elementwise import Elementwise
-from dlgenome.attribution.rules.linear import Add, BatchNorm, Dense, Negate
+from dlgenome.attribution.rules.linear import Add, BatchNorm, Negate
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
-from dlgenome.attribution.rules.products import MatrixProduct, Product
 from dlgenome.attribution.signs import Signed, split
+from dlgenome.attribution.terms import scales, signs, weight_position, without_constants
 from dlgenome.attribution.tracking import Info
 
 
@@ -86,9 +86,9 @@ class Parts:
         m = multipliers[0]
         if isinstance(rule, Elementwise):
             return [self._scaled_by_slopes(step, m)]
-        if _weight_position(step) is not None and not m.same:
+        if weight_position(step) is not None and not m.same:
             return [self._through_weights(step, m)]
-        if isinstance(rule, (BatchNorm, Product)) and not m.same:
+        if scales(step) and not m.same:
             return [self._through_factor(step, index, m) for index in range(len(call.inputs))]
         if isinstance(rule, (Add, Negate)):
             return self._through_signs(step, m)
@@ -119,7 +119,7 @@ class Parts:
         rule, call = step.rule, step.call
         if isinstance(rule, GetItem):
             return [self.parts(call.inputs[0].name, call.args[1])]
-        if rule.linear and _weight_position(step) is None and not isinstance(rule, BatchNorm):
+        if rule.linear and weight_position(step) is None and not isinstance(rule, BatchNorm):
             return self._carried(step)
         return [self._split_anew(step)]
 
@@ -130,9 +130,9 @@ class Parts:
             up, down = self._slopes(step)
             parts = self.parts(call.inputs[0].name)
             return Signed(up * parts.positive, down * parts.negative)
-        if _weight_position(step) is not None:
+        if weight_position(step) is not None:
             return self._split_by_weights(step)
-        if isinstance(rule, (BatchNorm, Product)):
+        if scales(step):
             return self._sum_of_factors(step)
         if isinstance(rule, (MaxPool, AxisMax)):
             return self._selected(step)
@@ -163,7 +163,7 @@ class Parts:
     def _through_weights(self, step: Step, m: Signed) -> Signed:
         """The Linear rule: each sign of the difference meets each sign of the weights."""
         args, _ = self.plan.arguments[step.call.name]
-        place = _weight_position(step)
+        place = weight_position(step)
         assert place is not None
         gap = self.difference(step.call.inputs[0].name)
 
@@ -183,7 +183,7 @@ class Parts:
     def _split_by_weights(self, step: Step) -> Signed:
         """P from equal signs of difference and weight, N from opposite ones; the bias plays no part."""
         args, kwargs = self.plan.arguments[step.call.name]
-        place = _weight_position(step)
+        place = weight_position(step)
         assert place is not None
         parts = split(self.difference(step.call.inputs[0].name))
         unbiased = [None if index == 2 and isinstance(arg, Tensor) else arg for index, arg in enumerate(args)]
@@ -230,7 +230,7 @@ class Parts:
     def _through_signs(self, step: Step, m: Signed) -> list[Signed]:
         """Sums: a term that is subtracted swaps the roles of the signs."""
         straight, swapped = self._plain(step, {0: m}), self._plain(step, {0: m.swapped()})
-        chosen = zip(_signs(step), straight, swapped, strict=True)
+        chosen = zip(signs(step), straight, swapped, strict=True)
         return [plain if sign > 0 else turned for sign, plain, turned in chosen]
 
     def _selected(self, step: Step) -> Signed:
@@ -247,10 +247,10 @@ class Parts:
     def _carried(self, step: Step) -> list[Signed]:
         """Parts through a linear operation; constants beside them add nothing to a difference."""
         args, kwargs = self.plan.arguments[step.call.name]
-        blank = _without_constants(args, numbers=isinstance(step.rule, Add))
+        blank = without_constants(step, args)
         parts = [
             self.parts(ref.name) if sign > 0 else self.parts(ref.name).swapped()
-            for ref, sign in zip(step.call.inputs, _signs(step), strict=True)
+            for ref, sign in zip(step.call.inputs, signs(step), strict=True)
         ]
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -260,35 +260,3 @@ class Parts:
 
         up, down = run([part.positive for part in parts]), run([part.negative for part in parts])
         return [Signed(a, b) for a, b in zip(up, down, strict=True)]
-
-
-def _signs(step: Step) -> list[float]:
-    """+1 or -1 for every sequence-dependent input of a linear operation."""
-    call = step.call
-    if isinstance(step.rule, Negate):
-        return [-1.0]
-    if isinstance(step.rule, Add):
-        alpha = step.rule.sign * call.kwargs.get("alpha", 1)
-        return [float((call.args[0] == ref) + alpha * (call.args[1] == ref)) for ref in call.inputs]
-    return [1.0] * len(call.inputs)
-
-
-def _weight_position(step: Step) -> int | None:
-    """Where the constant weights of a layer stand among its arguments; None for other operations."""
-    rule, call = step.rule, step.call
-    if isinstance(rule, (Convolution, AnyConvolution, Dense)):
-        return 1
-    if isinstance(rule, MatrixProduct) and len(call.inputs) == 1 and call.args[0] != call.args[1]:
-        return 1 if call.depends(call.args[0]) else 0
-    return None
-
-
-def _without_constants(args: Any, numbers: bool) -> Any:
-    """Arguments whose floating-point tensors are zero; plain numbers, too, where they are terms of a sum."""
-    if numbers and isinstance(args, (int, float)):
-        return 0
-    if isinstance(args, Tensor):
-        return torch.zeros_like(args) if args.is_floating_point() else args
-    if isinstance(args, (list, tuple)):
-        return type(args)(_without_constants(arg, numbers) for arg in args)
-    return args

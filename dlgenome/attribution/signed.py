@@ -12,8 +12,9 @@ from dlgenome.attribution.lowering import GetItem, Program, Step
 from dlgenome.attribution.parts import Parts, Plan
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
 from dlgenome.attribution.rules.linear import Dense
-from dlgenome.attribution.rules.products import MatrixProduct, Product
+from dlgenome.attribution.rules.products import MatrixProduct
 from dlgenome.attribution.signs import Signed
+from dlgenome.attribution.terms import scales
 
 
 class SignedEngine(Engine):
@@ -55,6 +56,6 @@ class SignedEngine(Engine):
                 continue
             if isinstance(before.rule, (Dense, MatrixProduct)):
                 return True
-            if before.rule.linear or isinstance(before.rule, (GetItem, Product)):
+            if before.rule.linear or scales(before) or isinstance(before.rule, GetItem):
                 names.extend(ref.name for ref in before.call.inputs)
         return False

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlgenome.attribution import signed
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
+from dlgenome.attribution.parts import Parts
 
 FOLDER = Path(os.environ.get("DLGENOME_SHARED", Path(__file__).parents[3].parent / "shared")) / "golden"
 Floats = NDArray[np.floating]
@@ -164,7 +164,7 @@ class Golden:
 
     def ours(self, method: Method) -> Scores:
         """Our scores, kept from test to test; those with the original's arithmetic apart from the others."""
-        key = (self.network, self.kind, method, signed._Pass._slopes)
+        key = (self.network, self.kind, method, Parts._slopes)
         if key not in SCORES:
             SCORES[key] = self._scored(method)
         return SCORES[key]

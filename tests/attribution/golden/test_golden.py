@@ -23,10 +23,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlgenome.attribution import signed
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import Step
 from dlgenome.attribution.methods import Method
+from dlgenome.attribution.parts import Parts
 from dlgenome.attribution.rules.base import Backward, Call
 from dlgenome.attribution.rules.elementwise import Elementwise, Relu
 from dlgenome.attribution.rulesets import EXACT
@@ -149,7 +149,7 @@ def original_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
         def f(value: Tensor) -> Any:
             return step.call.op(value, *saved.args[1:], **saved.kwargs)
 
-        if not self.engine.reveals(step):
+        if not self.plan.reveals[step.call.name]:
             slope = rescale(f, x, r)
             return slope, slope
         parts = self.parts(step.call.inputs[0].name)
@@ -160,7 +160,7 @@ def original_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for rule in (Elementwise, Relu):
         monkeypatch.setattr(rule, "backward", backward)
-    monkeypatch.setattr(signed._Pass, "_slopes", slopes)
+    monkeypatch.setattr(Parts, "_slopes", slopes)
 
 
 @pytest.mark.parametrize(("network", "kind", "mode"), QUIRKS)
