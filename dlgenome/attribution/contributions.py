@@ -33,12 +33,30 @@ class Contributions:
     mean_abs_delta: NDArray[np.float64]
     pair_sums: NDArray[np.float64]
     """(sequences, references): sum of the contributions against each single reference."""
-    projected_squares: NDArray[np.float64]
-    """(sequences, length): sum over references of the squared contribution of the base that is there."""
+    pair_projected: NDArray[np.floating] | None = None
+    """(sequences, references, length): contribution of the base that is there against each single reference;
+    kept only where its standard error is asked for."""
+    squared_deviations: NDArray[np.float64] | None = None
+    """(sequences, length): sum over references of the squared deviation of these from their mean."""
+
+
+def summarised(scores: Contributions) -> Contributions:
+    """The squared deviations in place of the contributions against single references, where they were kept.
+
+    Strands are joined before, for the error of their mean depends on how the two vary together.
+    """
+    if scores.pair_projected is None:
+        return scores
+    pairs = scores.pair_projected.astype(np.float64)
+    squares = np.square(pairs - pairs.mean(1, keepdims=True)).sum(1)
+    return replace(scores, pair_projected=None, squared_deviations=squares)
 
 
 def join_rounds(rounds: Sequence[Contributions]) -> Contributions:
-    """The same sequences against several rounds of references, as if all had been one round."""
+    """The same sequences against several rounds of references, as if all had been one round.
+
+    Rounds are :func:`summarised`, and all of one size.
+    """
     if len(rounds) == 1:
         return rounds[0]
 
@@ -49,16 +67,30 @@ def join_rounds(rounds: Sequence[Contributions]) -> Contributions:
     return Contributions(
         **{name: mean(name) for name in _MEANS},
         pair_sums=np.concatenate([part.pair_sums for part in rounds], axis=1),
-        projected_squares=sum((part.projected_squares for part in rounds[1:]), rounds[0].projected_squares),
+        squared_deviations=_joined_deviations(rounds),
     )
 
 
+def _joined_deviations(rounds: Sequence[Contributions]) -> NDArray[np.float64] | None:
+    """Squared deviations within rounds, and those of the rounds from the mean of all."""
+    if rounds[0].squared_deviations is None:
+        return None
+    within = [part.squared_deviations for part in rounds if part.squared_deviations is not None]
+    means = np.stack([part.projected.sum(1, dtype=np.float64) for part in rounds])
+    between = np.square(means - means.mean(0)).sum(0) * rounds[0].pair_sums.shape[1]
+    squares: NDArray[np.float64] = np.sum(within, axis=0) + between
+    return squares
+
+
 def join_strands(forward: Contributions, backward: Contributions) -> Contributions:
-    """Mean over both strands, both in the orientation of the first; squares and pair sums likewise."""
+    """Mean over both strands, both in the orientation of the first, and so for every single reference."""
+    pairs = None
+    if forward.pair_projected is not None and backward.pair_projected is not None:
+        pairs = (forward.pair_projected + backward.pair_projected) / 2
     return Contributions(
         **{name: (getattr(forward, name) + getattr(backward, name)) / 2 for name in _MEANS},
         pair_sums=(forward.pair_sums + backward.pair_sums) / 2,
-        projected_squares=(forward.projected_squares + backward.projected_squares) / 2,
+        pair_projected=pairs,
     )
 
 
@@ -68,8 +100,13 @@ def flipped(scores: Contributions) -> Contributions:
         scores,
         hypothetical=np.ascontiguousarray(scores.hypothetical[:, ::-1, ::-1]),
         projected=np.ascontiguousarray(scores.projected[:, ::-1, ::-1]),
-        projected_squares=np.ascontiguousarray(scores.projected_squares[:, ::-1]),
+        pair_projected=_reversed(scores.pair_projected),
+        squared_deviations=_reversed(scores.squared_deviations),
     )
+
+
+def _reversed(values: NDArray[Any] | None) -> NDArray[Any] | None:
+    return None if values is None else np.ascontiguousarray(values[..., ::-1])
 
 
 def total_standard_error(scores: Contributions) -> NDArray[np.float64]:
@@ -82,9 +119,13 @@ def total_standard_error(scores: Contributions) -> NDArray[np.float64]:
 
 
 def base_standard_error(scores: Contributions) -> NDArray[np.float64]:
-    """(sequences, length): standard error over references of the contribution of the base that is there."""
+    """(sequences, length): standard error over references of the contribution of the base that is there.
+
+    ``scores`` are :func:`summarised`; infinite for one reference.
+    """
+    assert scores.squared_deviations is not None, "contributions against single references were not kept"
     count = scores.pair_sums.shape[1]
-    mean = scores.projected.sum(1, dtype=np.float64)
-    variance = (scores.projected_squares - count * mean**2) / max(count - 1, 1)
-    error: NDArray[np.float64] = np.sqrt(np.clip(variance, 0, None) / count)
+    if count < 2:
+        return np.full(scores.squared_deviations.shape, np.inf)
+    error: NDArray[np.float64] = np.sqrt(scores.squared_deviations / (count - 1) / count)
     return error

@@ -24,6 +24,7 @@ class DeepLift:
 
     Every step has the same shape, the last one padded, so a sequence's scores are the same bits wherever in
     the run it stands. With fewer pairs a step than references a sequence takes several steps.
+    ``keep_pairs`` also gives the contributions against every single reference.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class DeepLift:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         method: Method = DEEPLIFT,
+        keep_pairs: bool = False,
     ) -> None:
         self.readouts = numbers(targets) if isinstance(targets, int) else tuple(targets)
-        self.n_references = n_references
+        self.n_references, self.keep_pairs = n_references, keep_pairs
         per_step = min(batch_size, n_references)
         self.step = StepShape(max(1, batch_size // n_references), per_step)
         self.engine = method.engine(program, self.step)
@@ -63,7 +65,7 @@ class DeepLift:
             _pad(references, self.step.sequences),
         )
         sequences = self._one_hot(padded_codes)
-        totals = [_Totals() for _ in self.readouts]
+        totals = [_Totals(self.keep_pairs) for _ in self.readouts]
         for first in range(0, self.n_references, self.step.references):
             chunk = padded_references[:, first : first + self.step.references]
             self._add(sequences, chunk, totals)
@@ -101,10 +103,10 @@ def _pad(values: Array, size: int) -> Array:
 class _Totals:
     """Running sums over the references of the sequences of one step."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_pairs: bool) -> None:
         self.multiplier: Tensor | None = None
         self.reference_share: Tensor | None = None
-        self.squares: Tensor | None = None
+        self.pair_projected: list[Tensor] | None = [] if keep_pairs else None
         self.pair_sums: list[Tensor] = []
         self.predictions: list[Tensor] = []
         self.reference_predictions: list[Tensor] = []
@@ -125,8 +127,8 @@ class _Totals:
         summed, shared = multipliers.sum(1), shares.sum(1)
         x = sequences.unsqueeze(1)
         own = (multipliers * x).sum(2) - shares * x.sum(2)
-        squares = own.square().sum(1)
-        self.squares = squares if self.squares is None else self.squares + squares
+        if self.pair_projected is not None:
+            self.pair_projected.append(own.cpu())
         self.pair_sums.append(own.sum(2))
         self.multiplier = summed if self.multiplier is None else self.multiplier + summed
         self.reference_share = shared if self.reference_share is None else self.reference_share + shared
@@ -137,11 +139,11 @@ class _Totals:
         """Averages over references, on the host."""
         assert self.multiplier is not None
         assert self.reference_share is not None
-        assert self.squares is not None
         hypothetical = ((self.multiplier - self.reference_share.unsqueeze(1)) / n_references)[:count]
         projected = hypothetical * sequences[:count]
         predictions = torch.cat(self.predictions, 1)[:count].cpu().double()
         references = torch.cat(self.reference_predictions, 1)[:count].cpu().double()
+        pairs = None if self.pair_projected is None else torch.cat(self.pair_projected, 1)[:count].numpy()
         return Contributions(
             hypothetical=hypothetical.contiguous().cpu().numpy(),
             projected=projected.contiguous().cpu().numpy(),
@@ -150,5 +152,5 @@ class _Totals:
             contribution_sum=projected.cpu().sum((1, 2), dtype=torch.float64).numpy(),
             mean_abs_delta=(predictions - references).abs().mean(1).numpy(),
             pair_sums=torch.cat(self.pair_sums, 1)[:count].cpu().double().numpy(),
-            projected_squares=self.squares[:count].cpu().double().numpy(),
+            pair_projected=pairs,
         )

@@ -15,6 +15,7 @@ from dlgenome.attribution.contributions import (
     flipped,
     join_rounds,
     join_strands,
+    summarised,
     total_standard_error,
 )
 from dlgenome.attribution.deeplift import DeepLift
@@ -145,11 +146,11 @@ class Explainer:
         return bool(max(errors) > wanted.target_error)
 
     def _strands(self, engine: DeepLift, codes: Codes, references: NDArray[Any]) -> list[Contributions]:
-        forward = engine.explain(codes, references)
-        if not self.strands.both:
-            return forward
-        backward = engine.explain(reverse_complement(codes), _reverse_complement_references(references))
-        return [join_strands(one, flipped(other)) for one, other in zip(forward, backward, strict=True)]
+        found = engine.explain(codes, references)
+        if self.strands.both:
+            backward = engine.explain(reverse_complement(codes), _reverse_complement_references(references))
+            found = [join_strands(one, flipped(other)) for one, other in zip(found, backward, strict=True)]
+        return [summarised(target) for target in found]
 
     def _region_scores(self, scores: Contributions, codes: Codes) -> RegionScores:
         extras = {}
@@ -178,8 +179,10 @@ def _turned(scores: Contributions, turn: bool) -> Contributions:
 
 def _single(scores: Contributions, place: int) -> Contributions:
     """The contributions of one sequence of a batch."""
-    fields = vars(scores)
-    return Contributions(**{name: value[place : place + 1] for name, value in fields.items()})
+    fields: dict[str, Any] = {
+        name: None if values is None else values[place : place + 1] for name, values in vars(scores).items()
+    }
+    return Contributions(**fields)
 
 
 def _joined_rounds(rounds: Sequence[Sequence[Sequence[Contributions]]]) -> list[list[Contributions]]:
