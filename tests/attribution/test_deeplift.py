@@ -83,7 +83,7 @@ def scores_of(explainer: Any, codes: NDArray[np.uint8], references: Any) -> list
         explainer.explain(codes[first : first + taken], references[first : first + taken])
         for first in range(0, len(codes), taken)
     ]
-    names = steps[0][0].__dataclass_fields__
+    names = [name for name, values in vars(steps[0][0]).items() if values is not None]
     return [
         {name: np.concatenate([getattr(step[target], name) for step in steps]) for name in names}
         for target in range(len(explainer.readouts))
@@ -103,7 +103,8 @@ def program_of(name: str) -> Program:
 
 
 def make(name: str, batch_size: int = 64) -> DeepLift:
-    return DeepLift(program_of(name), targets=2, n_references=REFERENCES, batch_size=batch_size)
+    program = program_of(name)
+    return DeepLift(program, targets=2, n_references=REFERENCES, batch_size=batch_size, keep_pairs=True)
 
 
 @pytest.fixture
