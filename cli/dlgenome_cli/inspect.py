@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dlgenome.attribution.blame import OperationError
     from dlgenome.attribution.coverage import OperationFact
+    from dlgenome.model.description import ModelDescription
     from dlgenome.pipeline.inspection import Inspection
 
 
@@ -92,14 +93,18 @@ def _lines(found: Inspection) -> list[str]:
     model, description = found.model, found.description
     arguments = ", ".join(f"{name}={value}" for name, value in model.arguments.items())
     outputs = ", ".join(fact.text for fact in description.outputs)
+    order = f", in the order {model.alphabet}" if model.alphabet != "ACGT" else ""
     return [
         f"{found.path}: {model.architecture} ({model.kind}), {model.n_parameters:,} parameters",
+        *([f"  it is      {model.title}"] if model.title else []),
         *([f"  arguments  {arguments}"] if arguments else []),
-        f"  input      {description.input_length:,} bases",
+        f"  input      {description.input_length:,} bases{order}",
         f"  outputs    {outputs}"
         + (f" = {', '.join(description.output_names)}" if description.output_names else ""),
+        *_reach_lines(description),
         f"  targets    {', '.join(description.targets)}",
         *(f"  note       {note}" for note in found.notes),
+        f"  explain    {found.command}",
         "",
         "Layers:",
         *_table(
@@ -114,6 +119,23 @@ def _lines(found: Inspection) -> list[str]:
         "",
         _verdict(found),
     ]
+
+
+def _reach_lines(description: ModelDescription) -> list[str]:
+    """One line per output: how far it sees, and the bases it stands for (see `dlgenome.model.reach`)."""
+    lines = []
+    for fact, reach in zip(description.outputs, description.reaches, strict=True):
+        name = description.output_names[fact.index] if description.output_names else f"output {fact.index}"
+        if reach is None:
+            lines.append(f"  sees       {name}: not measurable")
+            continue
+        text = f"  sees       {name}: {reach.field:,} bases"
+        if reach.window and reach.bin_size:
+            unit = "base by base" if reach.bin_size == 1 else f"in bins of {reach.bin_size} bases"
+            text += f" around each position; positions cover bases {reach.window[0]:,}-{reach.window[1]:,}"
+            text += f" of the input, {unit}"
+        lines.append(text)
+    return lines
 
 
 def _verdict(found: Inspection) -> str:
@@ -132,7 +154,7 @@ def _blame_lines(errors: Sequence[OperationError]) -> list[str]:
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
-    return "not called" if shape is None else " x ".join(map(str, shape)) or "scalar"
+    return "-" if shape is None else " x ".join(map(str, shape)) or "scalar"
 
 
 def _operation(fact: OperationFact) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import click
 
 from dlgenome.errors import DlgenomeError, Interrupted
 from dlgenome_cli.attribute import attribute
+from dlgenome_cli.convert import convert
 from dlgenome_cli.demo import demo
 from dlgenome_cli.inspect import inspect
 from dlgenome_cli.merge import merge
@@ -76,6 +77,7 @@ def cli() -> None:
 
 cli.add_command(attribute)
 cli.add_command(inspect)
+cli.add_command(convert)
 cli.add_command(merge)
 cli.add_command(demo)
 cli.add_command(presets)

@@ -33,10 +33,7 @@ MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "weights")
 _SETTINGS_KEYS = ("config", "hyper_parameters")
-_TITLES = {
-    "pt2": "a program of torch.export, whose architecture has no name",
-    "torchscript": "a TorchScript program, whose architecture has no name (experimental)",
-}
+_PROGRAMS = {"pt2": "exported program", "torchscript": "TorchScript program (experimental)"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,11 @@ def load_model(
         raise UsageError(f"--model-type {model_type}: {path} is of type {contents.kind}.")
     _refuse_not_finite(path, contents)
     assembled = _assemble(path, contents, architecture, architecture_args or {})
-    module = assembled.module.cpu().float().eval().requires_grad_(False)
+    module = assembled.module.cpu().float().eval()
+    for (
+        parameter
+    ) in module.parameters():  # one by one, for a scripted module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
     return LoadedModel(
         module=module,
         architecture=assembled.architecture,
@@ -266,9 +267,9 @@ def _assemble(
                 f"{path} holds a whole module; --architecture and --architecture-args are for bare weights."
             )
         length = contents.input_length or getattr(contents.module, "input_length", None)
-        name = f"{type(contents.module).__module__}.{type(contents.module).__qualname__}"
-        length = length if isinstance(length, int) else None
-        return Assembled(contents.module, name, {}, length, (), title=_TITLES.get(contents.kind, ""))
+        kind = type(contents.module)
+        name = _PROGRAMS.get(contents.kind, f"{kind.__module__}.{kind.__qualname__}")
+        return Assembled(contents.module, name, {}, length if isinstance(length, int) else None, ())
     if architecture is not None and contents.architecture not in (None, architecture):
         raise UsageError(
             f"--architecture {architecture}: {path} says that it is a {contents.architecture};"

@@ -12,6 +12,7 @@ from torch import nn
 from dlgenome.errors import UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.outputs import OutputFact, find_outputs, flatten_outputs, run_once
+from dlgenome.model.reach import Reach, measure_reach
 from dlgenome.model.targets import suggest_targets
 
 
@@ -36,10 +37,12 @@ class ModelDescription:
     outputs: tuple[OutputFact, ...]
     output_names: tuple[str, ...]
     targets: tuple[str, ...]
+    reaches: tuple[Reach | None, ...] = ()
+    """What each output sees of the input."""
 
 
 def describe(loaded: LoadedModel, input_length: int | None = None) -> ModelDescription:
-    """Everything about the model that one forward pass shows; the loaded module stays untouched."""
+    """Everything about the model that running it shows; the loaded module stays untouched."""
     length = _length(loaded, input_length)
     outputs = find_outputs(loaded.module, length, model_length=loaded.input_length)
     return ModelDescription(
@@ -47,7 +50,8 @@ def describe(loaded: LoadedModel, input_length: int | None = None) -> ModelDescr
         layers=tuple(layers(loaded, length)),
         outputs=tuple(outputs),
         output_names=loaded.outputs,
-        targets=suggest_targets(outputs),
+        targets=loaded.targets or suggest_targets(outputs),
+        reaches=measure_reach(loaded.module, length),
     )
 
 
@@ -60,12 +64,14 @@ def layers(loaded: LoadedModel, input_length: int | None = None) -> list[LayerFa
         name: layer for name, layer in module.named_modules() if not any(True for _ in layer.children())
     }
     for name, layer in innermost.items():
-        layer.register_forward_hook(_recorder(shapes.setdefault(name, [])))
+        seen = shapes.setdefault(name, [])
+        if not isinstance(layer, torch.jit.ScriptModule):  # these take no hooks
+            layer.register_forward_hook(_recorder(seen))
     run_once(module, length, model_length=loaded.input_length)
     return [
         LayerFact(
             path=name.removeprefix(loaded.root).lstrip(".") or "(the model)",
-            class_name=type(layer).__name__,
+            class_name=str(getattr(layer, "original_name", type(layer).__name__)),
             n_parameters=sum(parameter.numel() for parameter in layer.parameters()),
             output_shape=shapes[name][0] if shapes[name] else None,
             n_calls=len(shapes[name]),

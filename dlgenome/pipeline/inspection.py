@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ class Inspection:
     program: Program
     readouts: tuple[Readout, ...]
     notes: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    """Words of the command line that say how the checkpoint is read."""
+
+    @property
+    def command(self) -> str:
+        """A command that explains the model, with words in capitals to fill in."""
+        words = ["dlgenome", "attribute", "-m", str(self.path), *self.flags]
+        words += ["-g", "GENOME.fa", "-r", "REGIONS.bed", "-t", self.targets[0], "-o", "OUT/PREFIX"]
+        return shlex.join(words)
 
     @property
     def operations(self) -> list[OperationFact]:
@@ -59,6 +69,9 @@ class Inspection:
             "arguments": dict(self.model.arguments),
             "sha256": self.model.sha256,
             "n_parameters": self.model.n_parameters,
+            "title": self.model.title,
+            "alphabet": self.model.alphabet,
+            "command": self.command,
             **asdict(self.description),
             "inspected_targets": self.targets,
             "operations": [asdict(fact) for fact in self.operations],
@@ -111,4 +124,5 @@ def inspect_model(
         model, parse_targets(chosen), length, torch.device("cpu"), torch.float32
     )
     notes = (*model.notes, *program.notes)
-    return Inspection(request.path, model, description, chosen, program, readouts, notes)
+    flags = (*request.flags(), *(("--window", str(window)) if window else ()))
+    return Inspection(request.path, model, description, chosen, program, readouts, notes, flags)

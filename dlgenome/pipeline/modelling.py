@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,21 @@ class ModelRequest:
     form: InputForm = PLAIN
     plugins: tuple[Path, ...] = ()
     strict: bool = True
+
+    def flags(self) -> tuple[str, ...]:
+        """The words of the command line that say the same, less those that say what is so anyway."""
+        said: dict[str, str | None] = {
+            "--model-type": None if self.model_type == "auto" else self.model_type,
+            "--architecture": self.architecture,
+            "--architecture-args": json.dumps(self.architecture_args) if self.architecture_args else None,
+            "--alphabet": None if self.form.alphabet == "auto" else self.form.alphabet,
+            "--input-layout": None if self.form.layout == "auto" else self.form.layout,
+        }
+        words = [word for flag, value in said.items() if value is not None for word in (flag, value)]
+        words += ["--trust-pickle"] if self.trust_pickle else []
+        words += [word for text in self.form.extra for word in ("--extra-input", text)]
+        words += [word for plugin in self.plugins for word in ("--plugin", str(plugin))]
+        return tuple(words)
 
     def load(self) -> LoadedModel:
         """The model as its file has it."""

@@ -23,7 +23,7 @@ def test_description_lists_layers_outputs_and_targets(tmp_path: Path) -> None:
     assert sum(layer.n_parameters for layer in facts.layers) == loaded.n_parameters
     assert (facts.input_length, facts.targets, facts.output_names) == (
         300,
-        ("counts",),
+        ("counts", "profile-bpnet", "profile-chrombpnet", "profile-bpnetlite"),
         ("profile", "counts"),
     )
     assert [fact.shape for fact in facts.outputs] == [(2, 194), (1,)]

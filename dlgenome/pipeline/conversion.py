@@ -1,0 +1,128 @@
+"""A checkpoint written as one safe file that says of itself all that is needed to load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dlgenome.errors import DlgenomeError, InputError, UnsupportedModelError, UsageError
+from dlgenome.model.architectures.registry import ARCHITECTURES
+from dlgenome.model.checkpoint import LoadedModel, load_model
+from dlgenome.model.exporting import save_exported
+from dlgenome.model.inputs import InputForm, adapt
+from dlgenome.model.outputs import flatten_outputs
+from dlgenome.model.safe_files import save_safetensors
+from dlgenome.model.targets import check_targets, parse_targets, suggest_targets
+from dlgenome.pipeline.modelling import ModelRequest
+
+N_COMPARED = 4
+TOLERANCE = 1e-5
+"""Relative to the largest prediction: a written file must predict what the checkpoint does."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written."""
+
+    path: Path
+    model: LoadedModel
+    input_length: int
+    targets: tuple[str, ...]
+    largest_difference: float
+    """Between predictions of the checkpoint and of the written file, for random sequences."""
+
+
+def convert_model(
+    request: ModelRequest,
+    output: Path,
+    *,
+    targets: tuple[str, ...] = (),
+    window: int | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """The checkpoint as ``output``: .safetensors of a built-in architecture, or .pt2 of any other.
+
+    The written file is loaded again and its predictions are compared. Raises UsageError where the form of the
+    output does not suit the model, and InputError where the predictions differ.
+    """
+    _check_output(output, overwrite)
+    loaded = request.load()
+    length = window or loaded.input_length
+    if length is None:
+        raise UsageError(f"The input length of {loaded.architecture} is not known; give it with --window.")
+    adapted = request.adapt(loaded, length)
+    facts = check_targets(adapted.module, parse_targets(targets), length, model_length=loaded.input_length)
+    targets = targets or loaded.targets or suggest_targets(facts)
+    if output.suffix == ".safetensors":
+        _write_safetensors(request, loaded, output, length, targets)
+    else:
+        save_exported(adapted.module, output, length=length, description={"targets": list(targets)})
+    try:
+        difference = _difference(adapted, output, length)
+    except DlgenomeError:
+        output.unlink(missing_ok=True)
+        raise
+    return Conversion(output, loaded, length, targets, difference)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.suffix not in (".safetensors", ".pt2"):
+        raise UsageError(
+            f"-o {output}: end the name in .safetensors (built-in architectures) or .pt2 (any other)."
+        )
+    if not output.parent.is_dir():
+        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; choose another name, or replace it with --overwrite.")
+
+
+def _write_safetensors(
+    request: ModelRequest, loaded: LoadedModel, output: Path, length: int, targets: tuple[str, ...]
+) -> None:
+    if loaded.architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"{request.path} is {loaded.architecture}, which is not built into dlgenome, and safetensors hold"
+            " weights but no network; write the program itself with -o NAME.pt2."
+        )
+    if request.form.extra:
+        raise UsageError(
+            "--extra-input is not kept in a safetensors file; write -o NAME.pt2, which keeps it."
+        )
+    alphabet = request.form.alphabet
+    save_safetensors(
+        loaded.module,
+        output,
+        architecture=loaded.architecture,
+        arguments=loaded.arguments,
+        input_length=length,
+        alphabet=loaded.alphabet if alphabet == "auto" else alphabet,
+        targets=targets,
+    )
+
+
+def _difference(before: LoadedModel, output: Path, length: int) -> float:
+    """Largest difference of the predictions, relative to the largest one; InputError above TOLERANCE."""
+    after = load_model(output)
+    if after.input_length is None:
+        after = replace(after, input_length=length)
+    after = adapt(after, InputForm(), length)
+    codes = torch.randint(4, (N_COMPARED, length), generator=torch.Generator().manual_seed(0))
+    sequences = torch.nn.functional.one_hot(codes, 4).transpose(1, 2).to(torch.float32)
+    largest = 0.0
+    with torch.no_grad():
+        pairs = zip(
+            flatten_outputs(before.module(sequences)), flatten_outputs(after.module(sequences)), strict=True
+        )
+        for expected, found in pairs:
+            if expected.shape != found.shape:
+                raise UnsupportedModelError(f"{output} does not predict what the checkpoint does.")
+            scale = max(float(expected.abs().max()), 1e-30)
+            largest = max(largest, float((expected - found).abs().max()) / scale)
+    if not largest <= TOLERANCE:
+        raise InputError(
+            f"The predictions of the written file differ by {largest:.1e} of the largest one from those of"
+            " the checkpoint, so it was removed; please report this model."
+        )
+    return largest
