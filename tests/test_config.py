@@ -1,17 +1,15 @@
-"""RunConfig, configuration files and presets."""
+"""RunConfig: its checks, its defaults and what becomes of it in run.json."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlgenome import config
-from dlgenome.config import RunConfig, config_path, load_yaml, preset_path, presets
-from dlgenome.errors import InputError, UsageError
+from dlgenome.config import RunConfig, default_threads, settings
+from dlgenome.errors import UsageError
 
 SOURCES: dict[str, Any] = {
     "model": Path("m.pt"),
@@ -19,105 +17,6 @@ SOURCES: dict[str, Any] = {
     "genome": Path("g.fa"),
     "regions": "peaks.bed",
 }
-
-
-def written(folder: Path, text: str) -> Path:
-    path = folder / "settings.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("name", presets())
-def test_every_preset_makes_a_run(name: str) -> None:
-    values = load_yaml(preset_path(name))
-    run = RunConfig(**SOURCES, **values)
-    assert values
-    assert all(getattr(run, field) == value for field, value in values.items())
-
-
-def test_the_default_preset_says_what_the_defaults_are() -> None:
-    assert RunConfig(**SOURCES, **load_yaml(preset_path("default"))) == RunConfig(**SOURCES)
-
-
-def test_presets_say_what_they_are_in_their_first_line() -> None:
-    for name in presets():
-        assert preset_path(name).read_text(encoding="utf-8").startswith(f"# {name}: ")
-
-
-def test_a_setting_may_be_written_with_dashes_or_underscores(tmp_path: Path) -> None:
-    path = written(tmp_path, "n-references: 5\nbatch_size: 64\ntarget: index:0,1\nchroms: chr1,chr2\n")
-    assert load_yaml(path) == {
-        "n_references": 5,
-        "batch_size": 64,
-        "targets": ("index:0,1",),
-        "chroms": ("chr1", "chr2"),
-    }
-
-
-def test_contig_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
-    assert load_yaml(written(tmp_path, "chroms: [1, 2, X]\n")) == {"chroms": ("1", "2", "X")}
-
-
-def test_an_empty_file_and_an_empty_value_set_nothing(tmp_path: Path) -> None:
-    assert load_yaml(written(tmp_path, "")) == {}
-    assert load_yaml(written(tmp_path, "window:\n")) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "words"),
-    [
-        ("seed: 1\nn-referenecs: 5\n", UsageError, ["line 2", "`n-referenecs`", "`n-references`"]),
-        ("targets: counts\n", UsageError, ["`targets`", "nearest is `target`"]),
-        ("seed: 1\nedge: pad\nseed: 2\n", UsageError, ["line 3", "second time"]),
-        ("batch-size: 1\nbatch_size: 2\n", UsageError, ["line 2", "second time"]),
-        ("architecture: my.module:build\n", UsageError, ["line 1", "--architecture on the command line"]),
-        ("architecture_args: '{}'\n", UsageError, ["--architecture-args on the command line"]),
-        ("trust-pickle: true\n", UsageError, ["--trust-pickle on the command line"]),
-        ("seed: [1, 2]\n", UsageError, ["line 1", "`seed` takes one value"]),
-        ("target: [{a: b}]\n", UsageError, ["`target` takes a list"]),
-        ("- seed\n", InputError, ["key: value"]),
-        ("seed: [1\n", InputError, ["line 2", "not YAML"]),
-        ("seed: !!python/object/apply:os.system ['true']\n", InputError, ["line 1", "not YAML"]),
-    ],
-)
-def test_a_bad_file_names_the_line_and_the_remedy(
-    tmp_path: Path, text: str, error: type[Exception], words: list[str]
-) -> None:
-    path = written(tmp_path, text)
-    with pytest.raises(error) as caught:
-        load_yaml(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert all(word in message for word in words), message
-    assert "\n" not in message
-
-
-def test_a_file_that_is_not_there_or_not_text_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        load_yaml(tmp_path / "nowhere.yaml")
-    binary = tmp_path / "binary.yaml"
-    binary.write_bytes(b"\xff\xfe\x00seed")
-    with pytest.raises(InputError, match="not UTF-8"):
-        load_yaml(binary)
-
-
-def test_no_file_can_set_what_runs_code() -> None:
-    fields = {config.key_of_field(field.name) for field in dataclasses.fields(RunConfig)}
-    assert set(config.file_keys()) == fields - {"architecture", "architecture-args", "trust-pickle", "plugin"}
-
-
-def test_config_takes_a_file_before_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert config_path("quick") == preset_path("quick")
-    (tmp_path / "quick").write_text("seed: 3\n", encoding="utf-8")
-    assert load_yaml(config_path("quick")) == {"seed": 3}
-    with pytest.raises(UsageError, match=r"no such file.*chrombpnet-counts.*quick"):
-        config_path("nowhere.yaml")
-
-
-def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"no preset `x`.*default"):
-        preset_path("x")
 
 
 @pytest.mark.parametrize(
@@ -166,14 +65,14 @@ def test_threads_follow_the_job_then_the_machine(
 ) -> None:
     for variable in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
-    machine = config.default_threads()
+    machine = default_threads()
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    assert config.default_threads() == (threads or machine)
+    assert default_threads() == (threads or machine)
 
 
 def test_settings_of_a_run_are_ready_for_json() -> None:
-    plain = config.settings(RunConfig(**SOURCES))
+    plain = settings(RunConfig(**SOURCES))
     assert json.loads(json.dumps(plain)) == plain
     assert plain["model"] == "m.pt"
     assert plain["targets"] == ["counts"]

@@ -11,7 +11,7 @@ import dlgenome
 import dlgenome_cli
 import dlgenome_sim
 from dlgenome import environment
-from dlgenome.config import preset_path
+from dlgenome.config_files import preset_path
 from dlgenome.errors import UsageError
 
 

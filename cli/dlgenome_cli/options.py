@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dlgenome.config import CODE_FLAGS, config_path, load_yaml
+from dlgenome.config_files import CODE_FLAGS, config_path, load_yaml
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dlgenome.config import preset_path
-from dlgenome.config import presets as preset_names
+from dlgenome.config_files import preset_path
+from dlgenome.config_files import presets as preset_names
 from dlgenome_cli.options import COMMON_SETTINGS, verbosity_options
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dlgenome import errors
-from dlgenome.config import preset_path, presets
+from dlgenome.config_files import preset_path, presets
 from dlgenome_cli.main import cli
 from dlgenome_cli.options import config_option, split_commas, verbosity_options
 
