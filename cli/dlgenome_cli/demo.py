@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlgenome_cli.options import COMMON_SETTINGS, log, threads_option, verbosity_options
+from dlgenome_cli.options import COMMON_SETTINGS, device_option, log, threads_option, verbosity_options
+from dlgenome_cli.output_options import list_outputs_option
 
 if TYPE_CHECKING:
     from dlgenome_sim.demo import DemoResult
@@ -22,15 +23,10 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, metavar="S", help="Seed of the simulated genome."
 )
-@click.option("--device", default="auto", metavar="auto|cpu|cuda|cuda:0|mps", help="Where the model runs.")
+@device_option
 @threads_option
 @click.option("--overwrite", is_flag=True, show_default=False, help="Replace the files of an earlier demo.")
-@click.option(
-    "--list-outputs",
-    is_flag=True,
-    show_default=False,
-    help="Print the files that the demo would write, and stop.",
-)
+@list_outputs_option
 @verbosity_options
 def demo(
     output: str,

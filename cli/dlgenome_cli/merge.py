@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlgenome_cli.options import (
-    COMMON_SETTINGS,
-    log,
-    split_commas,
-    threads_option,
-    verbosity_options,
+from dlgenome_cli.options import COMMON_SETTINGS, log, threads_option, verbosity_options
+from dlgenome_cli.output_options import (
+    bigwig_options,
+    formats_option,
+    list_outputs_option,
+    output_option,
+    overwrite_option,
 )
+from dlgenome_cli.report import result_lines
 
 if TYPE_CHECKING:
     from dlgenome.merging import MergeSummary
@@ -33,36 +35,12 @@ if TYPE_CHECKING:
     help="Also store the sample standard deviation (n - 1) of the projected scores across folds, "
     "in the HDF5 and as a bigWig.",
 )
-@click.option(
-    "-o", "--output", required=True, metavar="PREFIX", help="How the name of every output file begins."
-)
-@click.option(
-    "--formats",
-    type=click.UNPROCESSED,
-    callback=split_commas,
-    default="",
-    metavar="h5,bigwig,npz",
-    show_default=False,
-    help="Files to write. [default: h5,bigwig; for scores of FASTA records: h5]",
-)
-@click.option(
-    "--overlap",
-    type=click.Choice(["nearest", "mean", "max", "first"]),
-    default="nearest",
-    help="bigWig, where windows overlap: the window with the nearest centre, the mean, "
-    "the largest absolute value, or the first row.",
-)
-@click.option(
-    "--crop", type=click.IntRange(min=1), metavar="BASES", help="bigWig: only the central bases of windows."
-)
+@output_option
+@formats_option
+@bigwig_options
 @threads_option
-@click.option("--overwrite", is_flag=True, show_default=False, help="Replace output of an earlier run.")
-@click.option(
-    "--list-outputs",
-    is_flag=True,
-    show_default=False,
-    help="Print the files that would be written, and stop.",
-)
+@overwrite_option
+@list_outputs_option
 @verbosity_options
 def merge(scores: tuple[str, ...], mean: bool, output: str, list_outputs: bool, **flags: Any) -> None:
     """Join the scores of folds that were run as separate jobs.
@@ -101,13 +79,7 @@ def merge(scores: tuple[str, ...], mean: bool, output: str, list_outputs: bool, 
 def report(summary: MergeSummary) -> list[str]:
     """What the user reads at the end, line by line."""
     skipped = "" if summary.skipped is None else f"; {summary.skipped:,} were skipped"
-    lines = [
+    joined = (
         f"Joined {summary.folds} folds of {summary.scored:,} regions in {summary.seconds:.1f} s{skipped}."
-    ]
-    for target, found in summary.completeness.items():
-        lines.append(
-            f"Completeness error of {target}: median {found.median:.1e}, "
-            f"largest {found.maximum:.1e} (row {found.worst_row})."
-        )
-    lines += ["Wrote:", *(f"  {path}" for path in summary.outputs)]
-    return [*lines, *(["Next:"] if summary.next_commands else []), *(f"  {c}" for c in summary.next_commands)]
+    )
+    return [joined, *result_lines(summary)]

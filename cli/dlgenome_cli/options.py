@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from dlgenome.config_files import CODE_FLAGS, config_path, load_yaml
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""What turns a function into one with further options."""
 
 COMMON_SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
@@ -23,6 +24,17 @@ COMMON_SETTINGS: dict[str, Any] = {
 
 log = logging.getLogger("dlgenome.command")
 """Where a command tells how it goes; -q silences it, as it does the library's messages."""
+
+
+def together(*options: Decorator) -> Decorator:
+    """One decorator of several options, in the order in which --help lists them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def split_commas(
@@ -105,49 +117,46 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, debug: bool
     ctx.find_root().meta[_DEBUG_KEY] = debug
 
 
-def verbosity_options(command: Command) -> Command:
-    """-v, -q, --log-json and --debug; sets up logging, passes nothing on."""
-    for option in (
-        click.option(
-            "--log-json",
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            show_default=False,
-            callback=_remember_log_json,
-            help="Write messages as JSON objects, one a line.",
-        ),
-        click.option(
-            "--debug",
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            show_default=False,
-            callback=_remember_debug,
-            help="Print the traceback when something fails.",
-        ),
-        click.option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            show_default=False,
-            callback=_set_verbosity,
-            help="Print warnings and errors only.",
-        ),
-        click.option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            show_default=False,
-            callback=_remember_verbose,
-            help="Print more of what is going on.",
-        ),
-    ):
-        command = option(command)
-    return command
+verbosity_options = together(
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        show_default=False,
+        callback=_remember_verbose,
+        help="Print more of what is going on.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        show_default=False,
+        callback=_set_verbosity,
+        help="Print warnings and errors only.",
+    ),
+    click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        show_default=False,
+        callback=_remember_debug,
+        help="Print the traceback when something fails.",
+    ),
+    click.option(
+        "--log-json",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        show_default=False,
+        callback=_remember_log_json,
+        help="Write messages as JSON objects, one a line.",
+    ),
+)
+"""-v, -q, --log-json and --debug; set up logging, pass nothing on."""
 
 
 def _read_config(ctx: click.Context, _parameter: click.Parameter, name_or_file: str | None) -> None:
@@ -156,90 +165,87 @@ def _read_config(ctx: click.Context, _parameter: click.Parameter, name_or_file: 
     ctx.default_map = {**(ctx.default_map or {}), **load_yaml(config_path(name_or_file))}
 
 
-def config_option(command: Command) -> Command:
-    """--config NAME-or-FILE: its values become the defaults of the flags, so that a flag beats the file."""
-    return click.option(
-        "--config",
-        metavar="NAME|FILE",
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="Take settings from this YAML file or preset (see `dlgenome presets`); a flag beats it. "
-        f"{', '.join('--' + flag for flag in CODE_FLAGS)} work on the command line only.",
-    )(command)
+config_option = click.option(
+    "--config",
+    metavar="NAME|FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="Take settings from this YAML file or preset (see `dlgenome presets`); a flag beats it. "
+    f"{', '.join('--' + flag for flag in CODE_FLAGS)} work on the command line only.",
+)
+"""--config NAME-or-FILE: its values become the defaults of the flags, so that a flag beats the file."""
 
 
-def model_options(command: Command) -> Command:
-    """Everything that says how a checkpoint is read and what its input looks like."""
-    for option in (
-        click.option(
-            "--strict/--no-strict",
-            default=True,
-            help="Refuse operations without an exact rule, or give them their gradient, with a warning.",
-        ),
-        click.option(
-            "--plugin",
-            "plugins",
-            multiple=True,
-            metavar="FILE.py",
-            help="Rules of your own for operations (runs the file). Repeatable; see docs/plugins.md.",
-        ),
-        click.option(
-            "--extra-input",
-            "extra_inputs",
-            multiple=True,
-            metavar="X",
-            help="A further input of the model, equal for all sequences: zeros:SHAPE, ones:SHAPE, a number, "
-            "or an array FILE.npy, without the batch axis. Repeatable, in the order of the arguments.",
-        ),
-        click.option(
-            "--input-layout",
-            default="auto",
-            metavar="LAYOUT",
-            help="Axes of the model's input behind the batch: 4xL, Lx4, 4x1xL, 4xLx1, 1x4xL or Lx1x4; "
-            "auto takes the first that it runs on.",
-        ),
-        click.option(
-            "--alphabet",
-            default="auto",
-            metavar="BASES",
-            help="Order of the bases that the model was trained on, such as AGCT; auto is what the file or "
-            "the architecture says (DeepSEA: AGCT), else ACGT.",
-        ),
-        click.option(
-            "--trust-pickle",
-            is_flag=True,
-            show_default=False,
-            help="Load a checkpoint that can run code of its own. Only for files whose maker you trust.",
-        ),
-        click.option(
-            "--architecture-args",
-            metavar="JSON|FILE",
-            help="Keyword arguments of the architecture: JSON text, or a JSON file.",
-        ),
-        click.option(
-            "--architecture",
-            metavar="NAME|PKG.MOD:FACTORY",
-            help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basepairnet, "
-            "basset, deepsea, beluga, danq, deepstarr, pangolin, or a factory of your own.",
-        ),
-        click.option(
-            "--model-type",
-            metavar="TYPE",
-            default="auto",
-            help="How to read the checkpoint; auto looks at the file.",
-        ),
-    ):
-        command = option(command)
-    return command
+model_options = together(
+    click.option(
+        "--model-type",
+        metavar="TYPE",
+        default="auto",
+        help="How to read the checkpoint; auto looks at the file.",
+    ),
+    click.option(
+        "--architecture",
+        metavar="NAME|PKG.MOD:FACTORY",
+        help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basepairnet, "
+        "basset, deepsea, beluga, danq, deepstarr, pangolin, or a factory of your own.",
+    ),
+    click.option(
+        "--architecture-args",
+        metavar="JSON|FILE",
+        help="Keyword arguments of the architecture: JSON text, or a JSON file.",
+    ),
+    click.option(
+        "--trust-pickle",
+        is_flag=True,
+        show_default=False,
+        help="Load a checkpoint that can run code of its own. Only for files whose maker you trust.",
+    ),
+    click.option(
+        "--alphabet",
+        default="auto",
+        metavar="BASES",
+        help="Order of the bases that the model was trained on, such as AGCT; auto is what the file or "
+        "the architecture says (DeepSEA: AGCT), else ACGT.",
+    ),
+    click.option(
+        "--input-layout",
+        default="auto",
+        metavar="LAYOUT",
+        help="Axes of the model's input behind the batch: 4xL, Lx4, 4x1xL, 4xLx1, 1x4xL or Lx1x4; "
+        "auto takes the first that it runs on.",
+    ),
+    click.option(
+        "--extra-input",
+        "extra_inputs",
+        multiple=True,
+        metavar="X",
+        help="A further input of the model, equal for all sequences: zeros:SHAPE, ones:SHAPE, a number, "
+        "or an array FILE.npy, without the batch axis. Repeatable, in the order of the arguments.",
+    ),
+    click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        metavar="FILE.py",
+        help="Rules of your own for operations (runs the file). Repeatable; see docs/plugins.md.",
+    ),
+    click.option(
+        "--strict/--no-strict",
+        default=True,
+        help="Refuse operations without an exact rule, or give them their gradient, with a warning.",
+    ),
+)
+"""Everything that says how a checkpoint is read and what its input looks like."""
 
 
-def threads_option(command: Command) -> Command:
-    """--threads N."""
-    return click.option(
-        "--threads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Processor threads. [default: SLURM_CPUS_PER_TASK, else OMP_NUM_THREADS, "
-        "else the processors this process may use]",
-    )(command)
+device_option = click.option(
+    "--device", default="auto", metavar="auto|cpu|cuda|cuda:0|mps", help="Where the model runs."
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads. [default: SLURM_CPUS_PER_TASK, else OMP_NUM_THREADS, "
+    "else the processors this process may use]",
+)
