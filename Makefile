@@ -14,7 +14,7 @@ demo: $(READY)
 	@echo 'For dlgenome and modisco by name: . $(BIN)/activate'
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(READY)
 	$(BIN)/ruff check .
