@@ -50,7 +50,9 @@ def _step(step: Step, rules: RuleSet, max_pool: MaxPoolRule) -> Step:
         return Step(step.call, AllMaxima(rule.sign) if isinstance(rule, AxisMax) else GRADIENT)
     if rule.linear or rule.title == "identity" or rules in EXACT:
         return step
-    if isinstance(rule, (Elementwise, FusedElementwise)):
+    if isinstance(rule, FusedElementwise):
+        return Step(replace(step.call, op=rule.function), _activation(rules))
+    if isinstance(rule, Elementwise):
         return Step(step.call, _activation(rules))
     return step if rules == "passthrough" else Step(step.call, GRADIENT)
 

@@ -38,6 +38,10 @@ class FusedElementwise(Rule):
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Result for all rows; ``args`` are the root and then everything else the parts read."""
+        return self.function(*args)
+
+    def function(self, *args: Any) -> Tensor:
+        """The operations as one: the root, then everything else that the parts read, to the result."""
         values: Tensor = self._run(args)[0]
         return values
 
