@@ -60,6 +60,17 @@ def test_references_depend_on_nothing_but_seed_sequence_and_index(spec: str, lon
     assert np.array_equal(drawn, expected[order][:, :5])
 
 
+@pytest.mark.parametrize("spec", ["dinucleotide-shuffle", "shuffle"])
+def test_references_drawn_later_are_those_of_a_larger_draw(spec: str, long_codes: Codes) -> None:
+    sequences = np.stack([long_codes, np.roll(long_codes, 9)])
+    rows = np.arange(2)
+    many = parse(spec, n_references=12, seed=3).draw_batch(sequences, rows)
+    few = parse(spec, n_references=4, seed=3)
+    rounds = [few.draw_batch(sequences, rows, first) for first in (0, 4, 8)]
+    assert np.array_equal(np.concatenate(rounds, axis=1), many)
+    assert np.array_equal(few.draw_batch(sequences[1:], rows[:1], 7), many[1:, 7:11])
+
+
 def test_the_default_kind_is_the_dinucleotide_shuffle(long_codes: Codes) -> None:
     source = parse("dinucleotide-shuffle", n_references=3, seed=2)
     assert np.array_equal(source.draw(long_codes, 0), dinucleotide_shuffle(long_codes, 3, 2))
