@@ -137,6 +137,10 @@ def config_path(name_or_file: str) -> Path:
         return path
     if name_or_file in presets():
         return preset_path(name_or_file)
+    if path.is_dir():
+        raise UsageError(f"--config {name_or_file} is a folder; give a YAML file or the name of a preset.")
+    close = difflib.get_close_matches(name_or_file, presets(), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
     raise UsageError(
-        f"--config {name_or_file}: there is no such file, and the presets are {', '.join(presets())}."
+        f"--config {name_or_file}: there is no such file, and the presets are {', '.join(presets())}.{hint}"
     )

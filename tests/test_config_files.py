@@ -47,6 +47,19 @@ def test_the_default_preset_says_what_the_defaults_are() -> None:
     assert RunConfig(**SOURCES, **load_yaml(preset_path("default"))) == RunConfig(**SOURCES)
 
 
+def test_the_default_preset_names_every_setting() -> None:
+    lines = preset_path("default").read_text(encoding="utf-8").splitlines()
+    named = {line.removeprefix("# ").partition(":")[0] for line in lines}
+    assert not set(file_keys()) - named
+
+
+def test_a_misspelt_preset_is_told_its_neighbour_and_a_folder_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"quik: there is no such file.*Did you mean quick\?"):
+        config_path("quik")
+    with pytest.raises(UsageError, match="is a folder; give a YAML file"):
+        config_path(str(tmp_path))
+
+
 def test_presets_say_what_they_are_in_their_first_line() -> None:
     for name in presets():
         assert preset_path(name).read_text(encoding="utf-8").startswith(f"# {name}: ")

@@ -8,7 +8,9 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from dlgenome.config_files import key_of_field
 from dlgenome.errors import DlgenomeError, Interrupted
 from dlgenome_cli.attribute import attribute
 from dlgenome_cli.convert import convert
@@ -19,6 +21,10 @@ from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_j
 from dlgenome_cli.presets import presets
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end; not an Exception, since torch.export swallows those and goes on."""
+
+
 class DlgenomeGroup(click.Group):
     """The group of all commands; what goes wrong in any of them ends here."""
 
@@ -26,6 +32,9 @@ class DlgenomeGroup(click.Group):
         """Run the chosen command; every failure ends as one line on stderr and its own exit status."""
         try:
             return super().invoke(ctx)
+        except click.BadParameter as problem:
+            _name_config_file(problem)
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except (Exception, KeyboardInterrupt) as problem:
@@ -41,6 +50,14 @@ class DlgenomeGroup(click.Group):
         return list(self.commands)
 
 
+def _name_config_file(problem: click.BadParameter) -> None:
+    """Make a wrong value that came from --config say so: its flag was never typed."""
+    if problem.ctx is None or problem.param is None or problem.param.name is None:
+        return
+    if problem.ctx.get_parameter_source(problem.param.name) is ParameterSource.DEFAULT_MAP:
+        problem.param_hint = f"'{key_of_field(problem.param.name)}' in the --config file"
+
+
 def _traceback(problem: BaseException) -> str:
     import traceback
 
@@ -52,8 +69,9 @@ def _verdict(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, DlgenomeError):
         return str(problem), problem.exit_code
     if isinstance(problem, KeyboardInterrupt):
+        cause = str(problem) or "Ctrl-C"
         return (
-            "Stopped by Ctrl-C; no half-written file is left, run the command again.",
+            f"Stopped by {cause}; no half-written file is left, run the command again.",
             Interrupted.exit_code,
         )
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -84,8 +102,7 @@ cli.add_command(presets)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    name = signal.Signals(number).name
-    raise Interrupted(f"Stopped by {name}; no half-written file is left, run the command again.")
+    raise Stopped(signal.Signals(number).name)
 
 
 def main() -> None:

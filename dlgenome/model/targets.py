@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -104,7 +105,9 @@ def _explain(text: str, specification: str) -> str:
             "fixed at the explained sequence, sums to the difference), profile-chrombpnet (what chrombpnet's "
             "software computes) or profile-bpnetlite (what bpnet-lite computes, sums to the difference)."
         )
-    return f"--target {text}: this is not a target; targets are {FORMS}."
+    close = difflib.get_close_matches(specification, ("counts", *PROFILES), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"--target {text}: this is not a target; targets are {FORMS}.{hint}"
 
 
 def _check_indices(text: str, kind: str, indices: tuple[int, ...]) -> None:

@@ -81,7 +81,7 @@ def open_references(
     UsageError where ``n_references`` is given and the file holds another number.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file of references")
+        raise InputError(f"--references file:{path}: there is no such file; check the path.")
     try:
         is_hdf5 = h5py.is_hdf5(path)
         hdf5_file = h5py.File(path, "r") if is_hdf5 else None

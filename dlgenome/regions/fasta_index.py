@@ -47,10 +47,15 @@ def open_indexed(path: Path) -> pyfaidx.Faidx:
         ready = _open_existing(path, readable, is_bgzf)
         if ready is not None:
             return ready
-        logger.info("%s: building the index.", path)
         beside = _folder_beside(path)
         if beside is None:
+            logger.info(
+                "%s: building the index, which cannot be kept because its folder may not be written; "
+                "a copy or a link of the file in a folder of yours keeps it.",
+                path,
+            )
             return _build(path, readable, Path(private))
+        logger.info("%s: building the index.", path)
         with beside as folder:
             built = _build(path, readable, Path(folder))
             _publish(path, Path(folder))

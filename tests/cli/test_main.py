@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dlgenome import errors
 from dlgenome.config_files import preset_path, presets
-from dlgenome_cli.main import cli
+from dlgenome_cli.main import Stopped, cli
 from dlgenome_cli.options import config_option, split_commas, verbosity_options
 
 HEAVY = ("torch", "numpy", "matplotlib", "h5py", "pyfaidx", "numba", "rich", "yaml")
@@ -73,6 +73,7 @@ FAILURES: dict[str, tuple[BaseException, int, str]] = {
     "gate": (errors.CompletenessError("gate"), 4, "Error: gate"),
     "model": (errors.UnsupportedModelError("no rule"), 5, "Error: no rule"),
     "signal": (errors.Interrupted("stopped"), 75, "Error: stopped"),
+    "sigterm": (Stopped("SIGTERM"), 75, "Error: Stopped by SIGTERM"),
     "ctrl-c": (KeyboardInterrupt(), 75, "Error: Stopped by Ctrl-C"),
     "disk": (OSError(errno.ENOSPC, "No space left", "out.h5"), 75, "Error: The disk is full (out.h5)"),
     "bug": (ValueError("first\nsecond"), 1, "(ValueError: first); run again with --debug"),
@@ -107,6 +108,19 @@ def test_debug_adds_the_traceback(failing_command: str) -> None:
     assert result.exit_code == 1
     assert "Traceback (most recent call last)" in result.stderr
     assert "ValueError: first" in result.stderr
+
+
+def test_a_library_that_swallows_exceptions_does_not_swallow_a_signal() -> None:
+    assert not issubclass(Stopped, Exception)
+
+
+def test_a_wrong_value_in_a_file_is_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("n-references: lots\n")
+    flags = ["attribute", "-m", "m.pt", "-o", "x", "--config", str(path)]
+    assert "'n-references' in the --config file: 'lots'" in CliRunner().invoke(cli, flags).output
+    typed = CliRunner().invoke(cli, [*flags, "--n-references", "many"]).output
+    assert "'--n-references': 'many'" in typed
 
 
 @click.command()
