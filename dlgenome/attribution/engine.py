@@ -113,9 +113,8 @@ class Engine:
     def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
         call = step.call
         if call.op is operator.getitem:
-            parts = waiting.setdefault(
-                call.args[0].name, [None] * _outputs(call.input_infos, self.program, call)
-            )
+            several = call.args[0].name
+            parts = waiting.setdefault(several, [None] * _outputs(self.program, several, call.args[1]))
             parts[call.args[1]] = _sum(parts[call.args[1]], multiplier)
             return
         names = {"inputs": [ref.name for ref in call.inputs], "outputs": [call.name], "nothing": []}[
@@ -128,9 +127,10 @@ class Engine:
                 waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
 
 
-def _outputs(infos: Sequence[Any], program: Program, call: Any) -> int:
-    info = program.infos[call.args[0].name]
-    return max(len(info), call.args[1] + 1) if isinstance(info, tuple) else 1
+def _outputs(program: Program, name: str, picked: int) -> int:
+    """How many outputs an operation has, as far as they are known: the picked one at least."""
+    info = program.infos[name]
+    return max(len(info), picked + 1) if isinstance(info, tuple) else 1
 
 
 def _sum(first: Tensor | None, second: Tensor, fresh: bool = False) -> Tensor:

@@ -106,29 +106,13 @@ def prepare(
         contigs=genome.contigs,
     )
     models, length = _open_models(config, table)
-    plan = plan_windows(
-        selection.table,
-        genome,
-        center=config.center,
-        length=length,
-        edge=config.edge,
-        skip_missing=config.skip_missing_contigs,
-    )
-    if not len(plan):
-        raise InputError(
-            f"{table.source}: no window of {length} bases lies inside its chromosome; try --edge pad."
-        )
+    plan = _plan(config, selection, genome, length)
     references = _references(config, length, len(table))
     stack.callback(references.close)
     check_space(paths, disk_needed(config, paths, len(plan), length))
     dtype = PRECISIONS[config.precision]
     folds = tuple(_fold(request, model, targets, length, device, dtype) for request, model in models)
     _check_folds(config, folds)
-    batch_size = config.batch_size
-    if batch_size == "auto":
-        batch_size = automatic_batch_size(folds[0].program, references.n_references, device, dtype)
-        # No more pairs a step than there are in the run: the rest would be padding.
-        batch_size = min(batch_size, len(plan) * references.n_references)
     return Job(
         config,
         paths,
@@ -141,8 +125,35 @@ def prepare(
         references,
         None if references.path is None else file_sha256(references.path),
         device,
-        int(batch_size),
+        _batch_size(config, folds[0].program, references.n_references, len(plan), device),
     )
+
+
+def _plan(config: RunConfig, selection: Selection, genome: Genome, length: int) -> WindowPlan:
+    plan = plan_windows(
+        selection.table,
+        genome,
+        center=config.center,
+        length=length,
+        edge=config.edge,
+        skip_missing=config.skip_missing_contigs,
+    )
+    if not len(plan):
+        raise InputError(
+            f"{selection.table.source}: no window of {length} bases lies inside its chromosome; "
+            "try --edge pad."
+        )
+    return plan
+
+
+def _batch_size(
+    config: RunConfig, program: Program, n_references: int, n_windows: int, device: torch.device
+) -> int:
+    """Pairs a step: what was asked for, else what suits the device, and no more than the run has."""
+    if config.batch_size != "auto":
+        return config.batch_size
+    suits = automatic_batch_size(program, n_references, device, PRECISIONS[config.precision])
+    return min(suits, n_windows * n_references)
 
 
 def disk_needed(config: RunConfig, paths: OutputPaths, n_rows: int, length: int) -> int:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlgenome.config import Center, Edge
 from dlgenome.errors import InputError
 from dlgenome.regions.fasta import Genome
 from dlgenome.regions.selection import check_contigs
 from dlgenome.regions.table import RegionTable
 from dlgenome.types import Region, SkippedRegion, Window
-
-Center = Literal["summit", "midpoint"]
-Edge = Literal["drop", "pad"]
 
 
 def make_window(region: Region, *, center: Center, length: int) -> Window:
