@@ -85,10 +85,10 @@ def attribute(list_outputs: bool, **flags: Any) -> None:
     """
     config = run_config(flags)
     from dlgenome.pipeline import attribute as run  # imports torch
-    from dlgenome.pipeline import output_paths
+    from dlgenome.pipeline import output_files
 
     if list_outputs:
-        click.echo("\n".join(str(path) for path in output_paths(config).all()))
+        click.echo("\n".join(map(str, output_files(config))))
         return
     from dlgenome_cli.progress import region_progress
 

@@ -68,6 +68,12 @@ def fold_paths(config: RunConfig, paths: OutputPaths) -> list[OutputPaths]:
     return [replace(paths, prefix=prefix, extras=extras) for prefix in prefixes]
 
 
+def output_files(config: RunConfig) -> tuple[Path, ...]:
+    """Every file that a run would write, in the order in which a summary lists them."""
+    paths = output_paths(config)
+    return tuple(path for one in (paths, *fold_paths(config, paths)) for path in one.all())
+
+
 def attribute(
     config: RunConfig, progress: Progress | None = None, *, stdin: BinaryIO | None = None
 ) -> RunSummary:
