@@ -186,9 +186,10 @@ model_options = together(
     ),
     click.option(
         "--architecture",
-        metavar="NAME|PKG.MOD:FACTORY",
+        metavar="NAME|PKG.MOD:FACTORY|FILE.json",
         help="What builds the module that bare weights are loaded into: bpnet, chrombpnet, basepairnet, "
-        "basset, deepsea, beluga, danq, deepstarr, pangolin, or a factory of your own.",
+        "basset, deepsea, beluga, danq, deepstarr, pangolin, a factory of your own, or the JSON of a "
+        "Keras model.",
     ),
     click.option(
         "--architecture-args",
