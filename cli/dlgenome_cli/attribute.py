@@ -127,9 +127,9 @@ def report(summary: RunSummary, config: RunConfig) -> list[str]:
     counted = f"{summary.scored:,} regions to score, {summary.skipped:,} skipped"
     if config.dry_run:
         return [f"Dry run: {counted}; {summary.estimate}. Nothing was written."]
-    rate = summary.scored / max(summary.seconds, 1e-9)
+    rate = summary.scored / max(summary.scoring_seconds, 1e-9)
     return [
-        f"Scored {summary.scored:,} regions in {summary.seconds:.1f} s ({rate:.2f} a second), "
+        f"Scored {summary.scored:,} regions at {rate:.2f} a second ({summary.seconds:.1f} s in all), "
         f"skipped {summary.skipped:,}; {summary.batch_size} pairs a step.",
         *result_lines(summary),
     ]

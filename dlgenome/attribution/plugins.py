@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,20 @@ def rules_with_plugins(files: Iterable[Path] = ()) -> dict[Any, Rule]:
     """Our rules, those of installed entry points, and those of ``files``; later ones win."""
     rules = dict(RULES)
     for point in entry_points(group=GROUP):
-        rules.update(_checked(point.load(), f"entry point {point.name}"))
+        rules.update(_checked(_loaded(point), f"entry point {point.name}"))
     for file in files:
         rules.update(_from_file(file))
     return rules
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise UsageError(
+            f"The installed plug-in {point.value} stops with {type(error).__name__}: {error}; "
+            "mend or uninstall it."
+        ) from error
 
 
 def _from_file(file: Path) -> Mapping[Any, Rule]:

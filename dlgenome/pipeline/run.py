@@ -42,6 +42,7 @@ class RunSummary:
     scored: int
     skipped: int
     seconds: float
+    scoring_seconds: float
     batch_size: int
     completeness: Mapping[str, CompletenessSummary]
     next_commands: tuple[str, ...]
@@ -179,6 +180,7 @@ def _finish(
         len(job.plan),
         len(job.plan.skipped),
         sum(seconds.values()) + time.monotonic() - begun,
+        seconds["scoring"],
         job.batch_size,
         completeness[0],
         motif_commands(job.paths, job.plan.length),
@@ -198,7 +200,9 @@ def _dry_run(job: Job, explainer: Explainer) -> RunSummary:
         f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {job.device}, "
         f"{peak / 2**30:.1f} GiB of memory, {disk / 2**20:.0f} MiB of disk while finishing"
     )
-    return RunSummary((), len(job.plan), len(job.plan.skipped), seconds, job.batch_size, {}, (), estimate)
+    return RunSummary(
+        (), len(job.plan), len(job.plan.skipped), seconds, seconds, job.batch_size, {}, (), estimate
+    )
 
 
 def _gate(config: RunConfig, summary: RunSummary) -> None:
