@@ -82,6 +82,8 @@ def layers(loaded: LoadedModel, input_length: int | None = None) -> list[LayerFa
 
 def _recorder(shapes: list[tuple[int, ...]]) -> Any:
     def record(_layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        while isinstance(output, (tuple, list)) and output:  # a recurrent layer also returns its state
+            output = output[0]
         first = output if isinstance(output, torch.Tensor) else flatten_outputs(output)[0]
         shapes.append(tuple(first.shape[1:]))
 

@@ -168,6 +168,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ExportedFile:
         for spec in signature["output_specs"]
         if "user_output" in spec
     ]
+    if missing := sorted(set(held.values()) - set(tensors)):
+        raise ValueError(f"tensor {missing[0]} is missing")
     steps = [_step(path, node) for node in graph["nodes"]]
     module = ExportedNetwork(steps, tensors, held, inputs, outputs)
     extra = f"{root}extra/{DESCRIPTION}"

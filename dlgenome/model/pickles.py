@@ -60,9 +60,6 @@ class Recorded:
     def __setstate__(self, state: Any) -> None:
         self.attributes |= dict(state) if isinstance(state, dict) else {}
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.attributes[str(key)] = value
-
     @property
     def class_name(self) -> str:
         """Last part of ``origin``."""
@@ -119,10 +116,11 @@ def read_without_code(path: Path, names: Iterable[str]) -> Any:
 
     ``names`` are the file's globals, already passed by `refuse_code`.
     """
+    recorded = [name for name in names if name in _NUMPY_VALUES or not _TENSORS.fullmatch(name)]
     stand_ins = [
-        (type(name.rpartition(".")[2], (Recorded,), {"origin": name}), name)
-        for name in names
-        if name in _NUMPY_VALUES or not _TENSORS.fullmatch(name)
+        (type(name.rpartition(".")[2], (Recorded,), {"origin": name}), spelling)
+        for name in recorded
+        for spelling in {name, name.replace("__builtin__.", "builtins.")}  # Python 2 named it so
     ]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():  # type: ignore[arg-type]

@@ -104,7 +104,8 @@ def _reach(probe: _Probe, index: int, shape: tuple[int, ...]) -> Reach | None:
         return None
     bin_size = _bin_size(probe, index, extent[0], positions)
     field = extent[1] - extent[0]
-    if bin_size is None or bin_size * positions > probe.length:
+    cut = extent[0] == 0 or extent[1] == probe.length  # by an end of the input, so it is not centred
+    if cut or bin_size is None or bin_size * positions > probe.length:
         return Reach(field)
     start = (extent[0] + extent[1] - bin_size) // 2 - middle * bin_size
     if start < 0 or start + positions * bin_size > probe.length:

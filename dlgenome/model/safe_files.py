@@ -90,9 +90,7 @@ def _json(path: Path, entry: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        raise InputError(
-            f"{path}: the entry `{entry}` of the file's metadata is not a JSON object."
-        ) from None
+        raise InputError(f"{path}: the entry `{entry}` of the file's metadata is not JSON.") from None
 
 
 def described(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,5 +119,5 @@ BASSET = Architecture(
     infer,
     recognises,
     translate,
-    title="Basset, a classifier of chromatin accessibility in 600 bases",
+    title="Basset, a classifier of chromatin accessibility (published for 600 bases)",
 )

@@ -115,6 +115,6 @@ BELUGA = Architecture(
     infer,
     recognises,
     translate,
-    title="Beluga (the DeepSEA of ExPecto), a classifier of chromatin features in 2,000 bases",
+    title="Beluga, the deeper DeepSEA, a classifier of chromatin features (published for 2,000 bases)",
     alphabet="AGCT",
 )

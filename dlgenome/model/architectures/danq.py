@@ -89,5 +89,5 @@ DANQ = Architecture(
     infer,
     recognises,
     translate,
-    title="DanQ, a classifier of chromatin features in 1,000 bases, with a recurrent layer",
+    title="DanQ, a classifier of chromatin features with a recurrent layer (published for 1,000 bases)",
 )

@@ -107,6 +107,6 @@ DEEPSEA = Architecture(
     infer,
     recognises,
     translate,
-    title="DeepSEA, a classifier of chromatin features in 1,000 bases",
+    title="DeepSEA, a classifier of chromatin features (published for 1,000 bases)",
     alphabet="AGCT",
 )

@@ -113,5 +113,5 @@ DEEPSTARR = Architecture(
     infer,
     recognises,
     translate,
-    title="DeepSTARR, the enhancer activity of 249 bases (developmental, housekeeping)",
+    title="DeepSTARR, developmental and housekeeping enhancer activity (published for 249 bases)",
 )
