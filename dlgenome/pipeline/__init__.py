@@ -4,6 +4,6 @@ The only room that sees every other: regions -> encoding -> references -> attrib
 """
 
 from dlgenome.pipeline.job import Job
-from dlgenome.pipeline.run import Progress, RunSummary, attribute, output_files
+from dlgenome.pipeline.run import Progress, RunSummary, attribute, output_files, output_paths
 
-__all__ = ["Job", "Progress", "RunSummary", "attribute", "output_files"]
+__all__ = ["Job", "Progress", "RunSummary", "attribute", "output_files", "output_paths"]

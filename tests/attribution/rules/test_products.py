@@ -98,7 +98,7 @@ CONSTANT = np.array([[2.0, -1.0, 0.5], [0.25, 3.0, -4.0]])
         (aten.div.Tensor, 3, True, lambda x: x / 3),
         (aten.div.Scalar, -0.3, True, lambda x: x / -0.3),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, torch._ops.OpOverload | bool | int | float) else "",
 )
 def test_a_constant_factor_is_linear(
     operation: Any, other: Any, value_first: bool, definition: Any, bench: Any
