@@ -74,6 +74,8 @@ class _Contents:
     arguments: Arguments = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     input_length: int | None = None
+    outputs: tuple[str, ...] = ()
+    title: str = ""
     alphabet: str | None = None
     targets: tuple[str, ...] = ()
     assembled: Assembled | None = None
@@ -106,9 +108,7 @@ def load_model(
     _refuse_not_finite(path, contents)
     assembled = _assemble(path, contents, architecture, architecture_args or {})
     module = assembled.module.cpu().float().eval()
-    for (
-        parameter
-    ) in module.parameters():  # one by one, for a scripted module has no requires_grad_ of its own
+    for parameter in module.parameters():  # one by one: a scripted module has no requires_grad_ of its own
         parameter.requires_grad_(False)
     return LoadedModel(
         module=module,
@@ -185,11 +185,15 @@ def _from_safetensors(path: Path) -> _Contents:
 def _from_exported(path: Path) -> _Contents:
     found = read_exported(path)
     said = SafeFile({}, **described(path, found.description))
+    outputs, title = found.description.get("outputs"), found.description.get("title")
+    named = isinstance(outputs, list) and len(outputs) == found.n_outputs
     return _Contents(
         kind="pt2",
         tensors=dict(found.module.state_dict()),
         module=found.module,
         input_length=found.input_length,
+        outputs=tuple(map(str, outputs)) if named and outputs else (),
+        title=title if isinstance(title, str) else "",
         alphabet=said.alphabet,
         targets=said.targets,
     )
@@ -269,7 +273,8 @@ def _assemble(
         length = contents.input_length or getattr(contents.module, "input_length", None)
         kind = type(contents.module)
         name = _PROGRAMS.get(contents.kind, f"{kind.__module__}.{kind.__qualname__}")
-        return Assembled(contents.module, name, {}, length if isinstance(length, int) else None, ())
+        length = length if isinstance(length, int) else None
+        return Assembled(contents.module, name, {}, length, contents.outputs, title=contents.title)
     if architecture is not None and contents.architecture not in (None, architecture):
         raise UsageError(
             f"--architecture {architecture}: {path} says that it is a {contents.architecture};"

@@ -64,6 +64,7 @@ class ExportedFile:
     module: nn.Module
     input_length: int | None
     """Length that it was exported for; None where it takes any."""
+    n_outputs: int = 1
     description: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -176,7 +177,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ExportedFile:
     description = json.loads(archive.read(extra)) if extra in archive.namelist() else {}
     if not isinstance(description, dict):
         raise TypeError("its description is not a JSON object")
-    return ExportedFile(module, _input_length(path, graph["tensor_values"][inputs[0]]["sizes"]), description)
+    length = _input_length(path, graph["tensor_values"][inputs[0]]["sizes"])
+    return ExportedFile(module, length, len(outputs), description)
 
 
 def _tensors(path: Path, archive: zipfile.ZipFile, folder: str, config: str) -> dict[str, Tensor]:
@@ -219,8 +221,6 @@ def _step(path: Path, node: Mapping[str, Any]) -> _Step:
     target = node["target"]
     match = _ATEN.fullmatch(target)
     function = getattr(getattr(torch.ops.aten, match[1]), match[2]) if match else _NUMBERS.get(target)
-    if target == "torch.sym_size.int":
-        function = torch.ops.aten.sym_size.int
     if function is None:
         raise UnsupportedModelError(
             f"{path} has the operation {target}, which is not one of PyTorch's own mathematical operations;"

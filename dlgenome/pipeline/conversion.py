@@ -58,7 +58,12 @@ def convert_model(
     if output.suffix == ".safetensors":
         _write_safetensors(request, loaded, output, length, targets)
     else:
-        save_exported(adapted.module, output, length=length, description={"targets": list(targets)})
+        description = {
+            "title": loaded.title or loaded.architecture,
+            "outputs": list(loaded.outputs),
+            "targets": list(targets),
+        }
+        save_exported(adapted.module, output, length=length, description=description)
     try:
         difference = _difference(adapted, output, length)
     except DlgenomeError:

@@ -68,6 +68,7 @@ def test_a_network_of_ones_own_becomes_a_program(inputs: Path, tmp_path: Path) -
     found = json.loads(run("inspect", output, "--json").stdout)
     assert (found["kind"], found["input_length"], found["alphabet"]) == ("pt2", 100, "ACGT")
     assert found["targets"] == ["index:0 .. index:2"]
+    assert found["title"].endswith("linear.py:linear")
     refused = run("convert", inputs / "linear.pt", *flags, "-o", tmp_path / "linear.safetensors")
     assert refused.exit_code == 2
     assert "write the program itself with -o NAME.pt2" in refused.stderr
@@ -162,6 +163,9 @@ def test_a_real_checkpoint_is_converted(real_data: Path, tmp_path: Path) -> None
     result = run("convert", source, "-o", output)
     assert result.exit_code == 0, result.stderr
     assert "largest difference 0.0e+00" in result.stdout
+    assert run("convert", output, "-o", tmp_path / "gata2.pt2").exit_code == 0
+    program = json.loads(run("inspect", tmp_path / "gata2.pt2", "--json").stdout)
+    assert (program["output_names"], program["title"][:5]) == (["profile", "counts"], "BPNet")
     found = json.loads(run("inspect", output, "--json").stdout)
     assert (found["architecture"], found["arguments"]["trimming"]) == ("bpnet", 557)
     assert found["reaches"][0] == {"field": 1115, "window": [557, 1557], "bin_size": 1}
