@@ -239,7 +239,10 @@ def test_many_jobs_may_build_the_same_index_at_once(bgzip: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b">a\nACGT\n", mtime=0), "is compressed with gzip, .* use gunzip, or recompress it with bgzip"),
+        (
+            gzip.compress(b">a\nACGT\n", mtime=0),
+            "is compressed with gzip, .* use gunzip, or recompress it with bgzip",
+        ),
         (b"", "there are no sequences in this file; it is empty"),
         (b"\xef\xbb\xbf>a\nACGT\n", "begins with a byte order mark .* remove it with sed"),
         (b"BZh9xxxxx", "compressed with bzip2; unpack it with bunzip2 first"),
