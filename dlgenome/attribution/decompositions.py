@@ -114,6 +114,14 @@ def variance(
     )
 
 
+def variance_and_mean(
+    x: Tensor, axes: list[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """As :func:`variance`, with the mean."""
+    along = [*range(x.dim())] if axes is None else axes
+    return variance(x, along, correction=correction, keepdim=keepdim), x.mean(along, keepdim=keepdim)
+
+
 def vector_norm(
     x: Tensor, order: float = 2, axes: list[int] | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
@@ -149,6 +157,28 @@ def rrelu(
     return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
 
+def bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``a W_k b`` for every output k, as a matrix product and a sum of products."""
+    through = (a.unsqueeze(-2).unsqueeze(-2) @ weight).squeeze(-2)
+    out = (through * b.unsqueeze(-2)).sum(-1)
+    return out if bias is None else out + bias
+
+
+def lerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """``a + weight (b - a)``."""
+    return a + weight * (b - a)
+
+
+def full_like(x: Tensor, value: float, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    """A constant of the shape of ``x``, which does not depend on the values of ``x``."""
+    return torch.full(x.shape, value, dtype=dtype or x.dtype, device=device or x.device)
+
+
+def copied(into: Tensor, values: Tensor, non_blocking: bool = False) -> Tensor:
+    """``values`` in the shape and precision of what they overwrite."""
+    return values.to(into.dtype).expand(into.shape)
+
+
 OWN: dict[Any, Callable[..., Any]] = {
     aten.layer_norm.default: layer_norm,
     aten.native_layer_norm.default: native_layer_norm,
@@ -159,9 +189,14 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten.logit.default: logit,
     aten.clamp.Tensor: clamp_tensor,
     aten.var.correction: variance,
+    aten.var_mean.correction: variance_and_mean,
     aten.linalg_vector_norm.default: vector_norm,
     aten.pow.Scalar: power_of_scalar,
     aten.rrelu.default: rrelu,
     aten.addmm.default: addmm,
     aten.baddbmm.default: baddbmm,
+    aten.bilinear.default: bilinear,
+    aten.lerp.Tensor: lerp,
+    aten.full_like.default: full_like,
+    aten.copy.default: copied,
 }

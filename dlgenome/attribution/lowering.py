@@ -36,19 +36,6 @@ class GetItem(Rule):
 
 
 GET_ITEM = GetItem()
-RANDOM = (
-    "rand",
-    "randn",
-    "bernoulli",
-    "multinomial",
-    "normal",
-    "uniform",
-    "randint",
-    "randperm",
-    "native_dropout",
-)
-
-
 BRANCHES = (
     "it branches on a value of the sequence that is not the one it changes; write it with relu, clamp, "
     "maximum or a product"
@@ -272,14 +259,17 @@ def _refuse(node: Any, reason: str, source: Source, found: list[Refusal]) -> Non
 
 
 def _refuse_random(node: fx.Node, analysis: _Analysis) -> None:
-    name = str(node.target).split(".")
-    if len(name) > 1 and name[1].removesuffix("_like") in RANDOM:
-        _refuse(
-            node,
-            "it draws random numbers at prediction time",
-            source_of(node, analysis.captured.root),
-            analysis.refusals,
-        )
+    if _is_random(node):
+        source = source_of(node, analysis.captured.root)
+        _refuse(node, "it draws random numbers at prediction time", source, analysis.refusals)
+
+
+def _is_random(node: fx.Node) -> bool:
+    """Whether torch says that an operation draws numbers; dropout does where it is switched on."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    drawn = torch.Tag.nondeterministic_seeded in node.target.tags
+    return drawn and ("dropout" not in str(node.target) or bool(node.args[2]))
 
 
 def _arguments(argument: Any, analysis: _Analysis) -> Any:

@@ -51,12 +51,16 @@ def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> V
     growing = [axis for axis, size in enumerate(value.shape) if _is_open(size)]
     if not growing and value.numel() == 0:
         return ValueInfo(tuple(int(size) for size in value.shape), None)
+    sizes: list[Any] = [value.shape[axis] for axis in growing]
+    if any(size.node.expr.free_symbols != symbol.free_symbols for size in sizes):
+        raise LostBatchError(
+            "the size of what it makes depends on values, as with a yes-or-no mask; pick places by number"
+        )
     if len(growing) != 1:
         raise LostBatchError(
             "it mixes the rows of the batch, so one sequence's score would depend on its neighbours"
         )
-    axis = growing[0]
-    size: Any = value.shape[axis]
+    axis, size = growing[0], sizes[0]
     multiple = size.node.expr / symbol
     if not multiple.is_integer:
         raise LostBatchError(f"it makes an axis of size {size}, which is no multiple of the batch")

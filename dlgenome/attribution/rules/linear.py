@@ -284,6 +284,7 @@ RULES: dict[Any, Rule] = {
     aten._adaptive_avg_pool2d.default: LINEAR,
     aten.upsample_nearest1d.vec: LINEAR,
     aten.upsample_nearest2d.vec: LINEAR,
+    aten.upsample_bilinear2d.vec: LINEAR,
     aten.upsample_nearest1d.default: LINEAR,
     aten.upsample_nearest2d.default: LINEAR,
 }

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten, unbroadcast
-from dlgenome.attribution.rules.elementwise import Square
+from dlgenome.attribution.rules.composed import Logarithm
+from dlgenome.attribution.rules.elementwise import Exp, Square
 from dlgenome.attribution.rules.linear import LINEAR
 
 
@@ -108,11 +109,44 @@ class MatrixProduct(Rule):
         return [unbroadcast(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
+class PowerOfTwo(Rule):
+    """``a^b`` with both from the sequence, a positive: a secant of exp times the parts of ``b ln a``.
+
+    With E the secant of exp between the two values of ``b ln a`` and L that of ln between those of a, the
+    base gets ``E mean(b) L`` and the exponent ``E mean(ln a)``.
+    """
+
+    title = "product (power)"
+    keeps = "inputs"
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused with a constant base or exponent: that is a function of one value."""
+        return None if len(call.inputs) == 2 else "write it with a number as exponent or base"
+
+    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
+        """Multipliers of base and exponent."""
+        shapes = [info.shape(saved.step.pairs) for info in call.input_infos]
+        (a_x, a_r), (b_x, b_r) = (_on_pairs(saved, index, call) for index in (0, 1))
+        log_x, log_r = a_x.log(), a_r.log()
+        along = multiplier * Exp().secant(call, b_x * log_x, b_r * log_r, saved)
+        to_base = along * (b_x + b_r) / 2 * Logarithm().secant(call, a_x, a_r, saved)
+        to_exponent = along * (log_x + log_r) / 2
+        return [unbroadcast(to_base, shapes[0]), unbroadcast(to_exponent, shapes[1])]
+
+
+def _on_pairs(saved: Backward, index: int, call: Call) -> tuple[Tensor, Tensor]:
+    """A kept input of sequence and of reference, both on the pair rows."""
+    batch = call.input_batch(index)
+    x, r = saved.sequence(index, batch), saved.reference(index, batch)
+    return saved.step.flat_pairs(x.expand_as(r), batch), saved.step.flat_pairs(r, batch)
+
+
 RULES: dict[Any, Rule] = {
     aten.mul.Tensor: Product(),
     aten.mul.Scalar: Product(),
     aten.div.Tensor: Quotient(),
     aten.div.Scalar: Quotient(),
+    aten.pow.Tensor_Tensor: PowerOfTwo(),
     aten.matmul.default: MatrixProduct(),
     aten.bmm.default: MatrixProduct(),
     aten.mm.default: MatrixProduct(),

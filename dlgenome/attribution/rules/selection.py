@@ -118,6 +118,78 @@ class Index(Linear):
         return "it picks rows of the batch" if axis < len(indices) and indices[axis] is not None else None
 
 
+class Written(Linear):
+    """Values put over, or added to, constant places of another value, in every row of the batch alike."""
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where places depend on the sequence or are rows of the batch, or two batches lie apart."""
+        if any(call.depends(argument) for argument in self._places(call)):
+            return "the places it writes to depend on the sequence"
+        if {info.batch for info in call.input_infos} != {call.batch}:
+            return "its inputs have the batch in different places"
+        return "it writes into rows of the batch" if self._along_batch(call) else None
+
+    def _places(self, call: Call) -> list[Any]:
+        raise NotImplementedError
+
+    def _along_batch(self, call: Call) -> bool:
+        raise NotImplementedError
+
+
+class WrittenSlice(Written):
+    """``slice_scatter(x, values, axis, start, stop, step)``."""
+
+    def _places(self, call: Call) -> list[Any]:
+        return []
+
+    def _along_batch(self, call: Call) -> bool:
+        axis, stop = call.argument(2, "dim", 0), call.argument(4, "end")
+        whole = call.argument(3, "start") in (None, 0) and (
+            stop is None or isinstance(stop, Ref) or stop > 2**62
+        )
+        return same_axis(axis or 0, call.batch.axis, len(call.output.dims)) and not whole
+
+
+class WrittenIndices(Written):
+    """``index_put(x, indices, values, accumulate)``."""
+
+    def _places(self, call: Call) -> list[Any]:
+        return list(call.args[1])
+
+    def _along_batch(self, call: Call) -> bool:
+        indices, axis = call.args[1], call.batch.axis
+        return axis < len(indices) and indices[axis] is not None
+
+
+class Scattered(Written):
+    """``scatter(x, axis, places, values)`` and ``scatter_add``."""
+
+    def _places(self, call: Call) -> list[Any]:
+        return [call.args[2]]
+
+    def _along_batch(self, call: Call) -> bool:
+        return same_axis(call.args[1], call.batch.axis, len(call.output.dims))
+
+
+class LastTwoAxes(Linear):
+    """A choice by the places on the last two axes, such as a triangle."""
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where one of the two is the batch."""
+        info = call.input_infos[0]
+        return "it picks rows of the batch" if call.input_batch(0).axis >= len(info.dims) - 2 else None
+
+
+class Diagonal(Linear):
+    """The diagonal between two axes, neither of them the batch."""
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where one of the two is the batch."""
+        dims, axis = len(call.input_infos[0].dims), call.input_batch(0).axis
+        pair = (call.argument(2, "dim1", 0), call.argument(3, "dim2", 1))
+        return "it picks rows of the batch" if any(same_axis(one, axis, dims) for one in pair) else None
+
+
 class Where(Linear):
     """One of two values by a constant condition."""
 
@@ -156,8 +228,13 @@ RULES: dict[Any, Rule] = {
     aten.index.Tensor: Index(),
     aten.where.self: Where(),
     aten.masked_fill.Scalar: LINEAR,
-    aten.tril.default: LINEAR,
-    aten.triu.default: LINEAR,
+    aten.tril.default: LastTwoAxes(),
+    aten.triu.default: LastTwoAxes(),
+    aten.diagonal.default: Diagonal(),
+    aten.slice_scatter.default: WrittenSlice(),
+    aten.index_put.default: WrittenIndices(),
+    aten.scatter.src: Scattered(),
+    aten.scatter_add.default: Scattered(),
     aten.repeat.default: LINEAR,
     aten.unfold.default: Place(1, "dimension"),
     aten.roll.default: Roll(),

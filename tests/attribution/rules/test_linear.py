@@ -205,6 +205,8 @@ CASES = [
          lambda x: x[..., [0, 0, 1, 2, 2, 3]]),
     Case(aten.upsample_nearest2d.vec, ((1, 2, 2, 3),), lambda a, n: (a[0], None, [2.0, 3.0]),
          lambda x: np.repeat(np.repeat(x, 2, -2), 3, -1)),
+    Case(aten.upsample_bilinear2d.vec, ((1, 1, 2, 2),), lambda a, n: (a[0], [3, 2], True, None),
+         lambda x: np.stack([x[:, :, 0], x.mean(2), x[:, :, 1]], 2)),
     Case(aten.upsample_nearest2d.default, ((1, 2, 2, 3),), lambda a, n: (a[0], [4, 3]),
          lambda x: np.repeat(x, 2, -2)),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ MATRIX = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 
 @pytest.mark.parametrize("operation", list(products.RULES), ids=str)
 def test_every_product_has_a_case(operation: Any) -> None:
-    assert operation in (*ELEMENTWISE, *MATRIX)
+    assert operation in (*ELEMENTWISE, *MATRIX, aten.pow.Tensor_Tensor)
 
 
 def pairwise(run: Any, twin: Any, tolerance: float = 1e-12) -> None:
@@ -81,6 +82,41 @@ def test_two_values_share_their_product(
         operation, inputs, lambda refs, count: (refs[0], refs[1]), batches=places, output_batch=output
     )
     pairwise(run, TWINS[operation])
+    bench.check_complete(run)
+
+
+def power_twin(sequence: Any, reference: Any, multiplier: Any) -> list[Any]:
+    """Each a^b is e^(b ln a): the secant of exp, times the shares of the product of b and ln a."""
+    (a, b), (ra, rb) = sequence, reference
+    to_a, to_b = np.zeros_like(a), np.zeros_like(b)
+    for place in np.ndindex(multiplier.shape):
+        i, j = at_broadcast(a, place), at_broadcast(b, place)
+        log_x, log_r = math.log(a[i]), math.log(ra[i])
+        run = b[j] * log_x - rb[j] * log_r
+        rise = a[i] ** b[j] - ra[i] ** rb[j]
+        along = multiplier[place] * (rise / run if run else a[i] ** b[j])
+        slope = (log_x - log_r) / (a[i] - ra[i]) if a[i] != ra[i] else 1 / a[i]
+        to_a[i] += along * (b[j] + rb[j]) / 2 * slope
+        to_b[j] += along * (log_x + log_r) / 2
+    return [to_a, to_b]
+
+
+@pytest.mark.parametrize(
+    ("dims", "places", "output"),
+    [
+        (((1, 2, 3), (1, 2, 3)), (FIRST, FIRST), FIRST),
+        (((1, 2, 1), (1, 1, 3)), (FIRST, FIRST), FIRST),
+        (((1, 3), (2, 1, 3)), (FIRST, SECOND), SECOND),
+    ],
+    ids=["equal shapes", "broadcast both", "batch not first"],
+)
+def test_base_and_exponent_share_their_power(dims: Any, places: Any, output: BatchAxis, bench: Any) -> None:
+    base, exponent = (bench.draw(*d, batch=place) for d, place in zip(dims, places, strict=True))
+    run = bench.run(
+        aten.pow.Tensor_Tensor, [base.exp(), exponent], lambda refs, count: tuple(refs), batches=places,
+        output_batch=output,
+    )  # fmt: skip
+    pairwise(run, power_twin, 1e-9)
     bench.check_complete(run)
 
 

@@ -31,6 +31,27 @@ class Case:
     output: BatchAxis = FIRST
 
 
+def sliced(x: Any, values: Any) -> Any:
+    x = x.copy()
+    x[:, :, 1:4:2] = values
+    return x
+
+
+def put(x: Any, values: Any) -> Any:
+    return np.stack([values[:, 1], x[:, 1], values[:, 0]], 1)
+
+
+def added(x: Any, values: Any) -> Any:
+    x = x.copy()
+    for number, place in enumerate(PLACES.tolist()):
+        x[:, place] += values[:, number]
+    return x
+
+
+def scattered(x: Any, values: Any) -> Any:
+    return np.stack([x[:, 0], values[:, 1], x[:, 2], values[:, 0]], 1)
+
+
 CASES = [
     Case(aten.index_select.default, ((1, 2, 3),), lambda a, n: (a[0], -1, PLACES),
          lambda x: x[..., [2, 0, 2, 1]]),
@@ -45,6 +66,17 @@ CASES = [
          lambda x: np.where(MASK.numpy(), -5.0, x)),
     Case(aten.tril.default, ((1, 3, 3),), lambda a, n: (a[0],), np.tril),
     Case(aten.triu.default, ((1, 3, 3),), lambda a, n: (a[0], 1), lambda x: np.triu(x, 1)),
+    Case(aten.diagonal.default, ((1, 3, 4),), lambda a, n: (a[0], 1, 1, 2),
+         lambda x: np.diagonal(x, 1, 1, 2)),
+    Case(aten.slice_scatter.default, ((1, 2, 5), (1, 2, 2)), lambda a, n: (a[0], a[1], 2, 1, 4, 2), sliced),
+    Case(aten.index_put.default, ((1, 3, 2), (1, 2, 2)),
+         lambda a, n: (a[0], [None, torch.tensor([2, 0])], a[1]), put),
+    Case(aten.index_put.default, ((1, 3, 2), (1, 4, 2)), lambda a, n: (a[0], [None, PLACES], a[1], True),
+         added),
+    Case(aten.scatter.src, ((1, 4), (1, 2)),
+         lambda a, n: (a[0], 1, torch.tensor([[3, 1]]).expand(n, -1), a[1]), scattered),
+    Case(aten.scatter_add.default, ((1, 3), (1, 4)), lambda a, n: (a[0], 1, PLACES.expand(n, -1), a[1]),
+         added),
     Case(aten.repeat.default, ((1, 2),), lambda a, n: (a[0], [1, 3]), lambda x: np.tile(x, (1, 3))),
     Case(aten.unfold.default, ((1, 2, 5),), lambda a, n: (a[0], 2, 3, 2),
          lambda x: np.stack([x[:, :, 0:3], x[:, :, 2:5]], 2)),
@@ -141,6 +173,11 @@ def test_a_value_in_another_precision_keeps_its_multiplier(bench: Any) -> None:
         (aten.unfold.default, (0, 2, 1)),
         (aten.roll.default, ([1], [0])),
         (aten.roll.default, ([1],)),
+        (aten.tril.default, ()),
+        (aten.diagonal.default, (0, 1, 0)),
+        (aten.slice_scatter.default, (Ref("x"), 0, 1, 2)),
+        (aten.index_put.default, ([PLACES], Ref("x"))),
+        (aten.scatter_add.default, (0, PLACES, Ref("x"))),
     ],
     ids=str,
 )
@@ -157,6 +194,8 @@ def test_places_and_conditions_that_depend_on_the_sequence_are_refused() -> None
         (aten.gather.default, (value, 1, other)),
         (aten.index.Tensor, (value, [None, other])),
         (aten.where.self, (other, value, value)),
+        (aten.index_put.default, (value, [None, other], value)),
+        (aten.scatter_add.default, (value, 1, other, value)),
     ):
         call = Call("y", operation, arguments, {}, (value, other), (info, info), info, Source("", ""))
         assert "depend" in str(selection.RULES[operation].refusal(call))
