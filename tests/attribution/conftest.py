@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo
-from dlgenome.attribution.lowering import lower
+from dlgenome.attribution.lowering import Program, lower
+from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Backward, Call, Ref, Rule, Source, fill
 
@@ -118,8 +120,8 @@ class Bench:
         before = [value.clone() for value in (*inputs, *parts)]
         saved = Backward(self.step, kept, arguments(refs, pairs), keywords or {})
         back = rule.backward(call, multipliers if several else multipliers[0], saved)
-        for value, copy in zip((*inputs, *parts), before, strict=True):
-            assert torch.equal(value, copy), "a rule wrote into a kept value"
+        for value, same in zip((*inputs, *parts), before, strict=True):
+            assert torch.equal(value, same), "a rule wrote into a kept value"
         for info, part in zip(infos, back, strict=True):
             assert part is not None
             assert tuple(part.shape) == info.shape(pairs)
@@ -264,3 +266,67 @@ def random_codes() -> Callable[..., NDArray[np.uint8]]:
 def _seeded() -> None:
     """Weights of modules made in a test are the same in every run."""
     torch.manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How far the contributions of every target are from its output difference, and what made them."""
+
+    completeness: list[float]
+    """Per target the largest |sum of contributions - output difference| over the mean |difference|."""
+    forward: list[float]
+    """Per target the largest difference from the module's own output, over its largest."""
+    multipliers: list[Tensor]
+    predictions: Tensor
+    program: Program
+
+
+def shared_rows(shape: Sequence[int], step: StepShape, seed: int, dtype: torch.dtype) -> Tensor:
+    """Normal numbers for all rows; a quarter of each reference equals its sequence."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(step.rows, *shape, generator=generator, dtype=torch.float64)
+    own = rows[: step.sequences].repeat_interleave(step.references, 0)
+    same = torch.rand(step.pairs, *shape, generator=generator) < 1 / 4
+    rows[step.sequences :] = torch.where(same, own, rows[step.sequences :])
+    return rows.to(dtype)
+
+
+TWO_BY_THREE = StepShape(2, 3)
+
+
+def explained(
+    module: nn.Module,
+    shape: Sequence[int],
+    targets: int = 1,
+    method: Method = DEEPLIFT,
+    *,
+    program: Program | None = None,
+    rows: Tensor | None = None,
+    step: StepShape = TWO_BY_THREE,
+    dtype: torch.dtype = torch.float64,
+) -> Explained:
+    """Both errors of a (batch, targets) module; ``rows`` are sequences, then references."""
+    module = copy.deepcopy(module).eval().to(dtype)
+    program = program or lower(capture(module, tuple(shape), dtype=dtype))
+    rows = shared_rows(shape, step, 1, dtype) if rows is None else rows.to(dtype)
+    with torch.no_grad():
+        expected = module(rows).double()
+    result = method.engine(program, step).run(rows, targets)
+    own, references = rows[: step.sequences], rows[step.sequences :]
+    gap = (own.repeat_interleave(step.references, 0) - references).double()
+    completeness, forward = [], []
+    for target, multiplier in enumerate(result.multipliers):
+        total = (multiplier.double() * gap).flatten(1).sum(1)
+        made = torch.cat([result.predictions[:, target], result.reference_predictions[..., target].flatten()])
+        made = made.double()
+        delta = made[: step.sequences].repeat_interleave(step.references) - made[step.sequences :]
+        completeness.append(float((total - delta).abs().max() / delta.abs().mean()))
+        wanted = expected[:, target]
+        forward.append(float((made - wanted).abs().max() / wanted.abs().max()))
+    return Explained(completeness, forward, result.multipliers, result.predictions, program)
+
+
+@pytest.fixture(scope="session")
+def explain() -> Callable[..., Explained]:
+    """:func:`explained`."""
+    return explained
