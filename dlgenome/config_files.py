@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,9 @@ from dlgenome.errors import InputError, UsageError
 
 CODE_FLAGS = ("architecture", "architecture-args", "trust-pickle", "plugin")
 """Flags that decide which code runs: a person types them, a file that came with the data may not."""
+
+_RUNS_CODE = re.compile(r"(?!(?:index|contrast|output):).*:.*")
+"""A target that is a function, ``FILE.py:function``; without its name and without spaces."""
 
 _LIST_FLAGS: Mapping[str, Callable[[str], list[str]]] = {
     "target": lambda text: [text],  # `index:0,1` is one target
@@ -64,7 +68,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
             raise UsageError(f"{place}: `{key}` is given a second time; keep one of the two.")
         if value is not None:
             values[field_of_key(flag)] = _checked_value(flag, value, place)
+    _check_targets(path, values.get("targets", ()))
     return values
+
+
+def _check_targets(path: Path, targets: tuple[str, ...]) -> None:
+    for target in targets:
+        if _RUNS_CODE.fullmatch(re.sub(r"\s", "", target).rpartition("=")[2]):
+            raise UsageError(
+                f"{path}: the target `{target}` is a function, so it decides which code runs and a file may "
+                "not set it; give --target on the command line."
+            )
 
 
 def _checked_value(flag: str, value: Any, place: str) -> Any:

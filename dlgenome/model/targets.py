@@ -6,9 +6,9 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ _SPECIFICATION = re.compile(
     r"(?:output:(?P<output>\d+)/)?(?P<kind>index|contrast):(?P<indices>\d+(?:,\d+)*)"
     r"(?:@(?P<start>\d+)-(?P<end>\d+))?"
 )
-_CALLABLE = re.compile(r"(?!index|contrast|output|profile|counts)[^:@,]+:[A-Za-z_][\w.]*")
+_CALLABLE = re.compile(r"(?!(?:index|contrast|output|profile|counts):)[^:@,]+:[A-Za-z_][\w.]*")
 _PROFILE = re.compile(r"(?:output:(?P<output>\d+)/)?(?P<kind>profile-(?:bpnet|chrombpnet|bpnetlite))")
 
 
@@ -41,7 +41,7 @@ class Target:
     name: str
     """What file names carry."""
     text: str
-    """The description without its name and without spaces."""
+    """The description without its name and, but for a path, without spaces."""
     kind: TargetKind
     indices: tuple[int, ...] = ()
     output: int | None = None
@@ -56,8 +56,8 @@ def parse_target(text: str) -> Target:
     T is ``counts``, ``[output:K/]index:I[,J..][@A-B]``, ``[output:K/]contrast:I,J[@A-B]``, one of the profile
     definitions, or ``pkg.mod:function`` or ``FILE.py:function``.
     """
-    named, equals, specification = text.rpartition("=")
-    specification = re.sub(r"\s", "", specification)
+    named, equals, described = text.rpartition("=")
+    specification = re.sub(r"\s", "", described)
     name = named.strip() if equals else re.sub(r"[:,/@]", "-", specification)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and equals:
         raise UsageError(f"--target {text}: a name has letters, digits, dots, dashes and underscores only.")
@@ -70,7 +70,7 @@ def parse_target(text: str) -> Target:
     match = _SPECIFICATION.fullmatch(specification)
     if match is None and _CALLABLE.fullmatch(specification):
         short = name if equals else specification.rpartition(":")[2]
-        return Target(short, specification, "callable")
+        return Target(short, described.strip(), "callable")
     if match is None:
         raise UsageError(_explain(text, specification))
     indices = tuple(int(index) for index in match["indices"].split(","))
@@ -127,7 +127,7 @@ class TargetHead(nn.Module):
         super().__init__()
         self.model = model
         self.targets = tuple(targets)
-        self._functions = {t.text: find_factory(t.text) for t in targets if t.kind == "callable"}
+        self._functions = {t.text: _function(t) for t in targets if t.kind == "callable"}
 
     def forward(self, sequences: Tensor) -> Tensor:
         """The columns of every target, in the order given."""
@@ -140,8 +140,7 @@ class TargetHead(nn.Module):
             logits = outputs[target.output or 0].flatten(1)
             return logits - logits.mean(dim=1, keepdim=True)
         if target.kind == "callable":
-            value = self._functions[target.text](outputs[0] if len(outputs) == 1 else tuple(outputs))
-            return _as_table(value)
+            return _as_table(_called(self._functions[target.text], outputs))
         return _select(outputs, target)
 
     def widths(self, facts: Sequence[OutputFact]) -> list[int]:
@@ -150,6 +149,15 @@ class TargetHead(nn.Module):
             math.prod(facts[target.output or 0].shape) if target.kind in PROFILES else 1
             for target in self.targets
         ]
+
+
+def _function(target: Target) -> Callable[..., Any]:
+    return find_factory(target.text, "--target")
+
+
+def _called(function: Callable[..., Any], outputs: Sequence[Tensor]) -> Any:
+    """What a user's function makes of the output, or of the tuple of several."""
+    return function(outputs[0] if len(outputs) == 1 else tuple(outputs))
 
 
 def _select(outputs: Sequence[Tensor], target: Target) -> Tensor:
@@ -199,6 +207,7 @@ def _check_target(target: Target, facts: Sequence[OutputFact]) -> None:
             )
         return
     if target.kind == "callable":
+        _check_function(target, facts)
         return
     if target.kind in PROFILES:
         number = target.output or 0
@@ -213,6 +222,25 @@ def _check_target(target: Target, facts: Sequence[OutputFact]) -> None:
     if number >= len(facts):
         raise UsageError(f"--target {target.text}: there is no output {number}; {have}.")
     _check_axes(target, facts[number].shape or (1,), have)
+
+
+def _check_function(target: Target, facts: Sequence[OutputFact]) -> None:
+    """Call it on zeros of two sequences: it must give a number for each."""
+    function = _function(target)
+    try:
+        value = _called(function, [torch.zeros(2, *fact.shape) for fact in facts])
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+        raise UsageError(
+            f"--target {target.text}: it failed on the model's outputs "
+            f"({', '.join(fact.text for fact in facts)}): {type(error).__name__}: {reason}."
+        ) from error
+    if not isinstance(value, Tensor) or tuple(value.shape) not in ((2,), (2, 1)):
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UsageError(
+            f"--target {target.text}: for two sequences it returned {found}; it must return one number for "
+            "each sequence, a tensor (batch,) or (batch, 1)."
+        )
 
 
 def _check_axes(target: Target, shape: tuple[int, ...], have: str) -> None:

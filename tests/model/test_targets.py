@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,14 @@ def _scalar(sequences: Tensor) -> Tensor:
             "output:1/index:0@3-8",
             Target("output-1-index-0-3-8", "output:1/index:0@3-8", "index", (0,), 1, (3, 8)),
         ),
+        ("profile-bpnet", Target("profile-bpnet", "profile-bpnet", "profile-bpnet")),
+        ("profile=profile-chrombpnet", Target("profile", "profile-chrombpnet", "profile-chrombpnet")),
+        (
+            "output:2/profile-bpnetlite",
+            Target("output-2-profile-bpnetlite", "output:2/profile-bpnetlite", "profile-bpnetlite", (), 2),
+        ),
+        ("my.own:ratio", Target("ratio", "my.own:ratio", "callable")),
+        ("r=my folder/output_of.py:ratio", Target("r", "my folder/output_of.py:ratio", "callable")),
     ],
 )
 def test_targets_parse_into_what_they_say(text: str, target: Target) -> None:
@@ -77,6 +86,8 @@ def test_targets_parse_into_what_they_say(text: str, target: Target) -> None:
         ("a/b=counts", "letters, digits, dots"),
         ("=counts", "letters, digits, dots"),
         ("profile", "say which profile score"),
+        ("profile:0", "targets are counts, profile-bpnet"),
+        ("index:first", "targets are counts, profile-bpnet"),
     ],
 )
 def test_what_is_no_target_is_explained(text: str, message: str) -> None:
@@ -109,6 +120,89 @@ def test_head_has_one_column_per_target(one_hot: Callable[..., Tensor]) -> None:
             sum(weighted[3]) - sum(weighted[0]),
         ]
         assert found[row].tolist() == slow
+
+
+def test_profiles_are_mean_centred_logits_of_all_strands_side_by_side(
+    one_hot: Callable[..., Tensor],
+) -> None:
+    module = BPNet(n_filters=4, n_layers=2)
+    targets = parse_targets(["profile-bpnet", "counts", "output:0/profile-chrombpnet"])
+    head = TargetHead(module, targets)
+    facts = check_targets(module, targets, 300)
+    assert head.widths(facts) == [2 * 194, 1, 2 * 194]
+    sequences = one_hot(1, 2, 300)
+    columns, (profile, counts) = head(sequences), module(sequences)
+    logits = torch.cat([profile[:, 0], profile[:, 1]], dim=1)
+    centred = logits - logits.mean(1, keepdim=True)
+    assert torch.equal(columns, torch.cat([centred, counts, centred], dim=1))
+
+
+@pytest.mark.parametrize("text", ["profile-bpnet", "output:1/profile-bpnet"])
+def test_a_single_number_is_no_profile(text: str) -> None:
+    model = _Returns(lambda batch: (_scalar(batch), _scalar(batch).unsqueeze(1)))
+    with pytest.raises(
+        UsageError, match="a profile is an output of logits over positions, but the model has"
+    ):
+        check_targets(model, parse_targets([text]), 9)
+
+
+FUNCTIONS = """
+def ratio(outputs):
+    profile, counts = outputs
+    return profile[:, 0, 3] - counts
+
+
+def table(outputs):
+    return outputs[1].unsqueeze(1)
+
+
+def whole(outputs):
+    return outputs[0]
+
+
+def total(outputs):
+    return outputs[1].sum()
+
+
+def broken(outputs):
+    return outputs[7]
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    path = tmp_path / "output functions.py"
+    path.write_text(FUNCTIONS)
+    return path
+
+
+def test_functions_of_the_outputs_are_targets(functions: Path, one_hot: Callable[..., Tensor]) -> None:
+    model = _Returns(lambda batch: (_positions_last(batch), _scalar(batch)))
+    targets = parse_targets([f"{functions}:ratio", f"a={functions}:table"])
+    assert [target.name for target in targets] == ["ratio", "a"]
+    facts = check_targets(model, targets, 9)
+    head = TargetHead(model, targets)
+    assert head.widths(facts) == [1, 1]
+    sequences = one_hot(1, 3, 9)
+    profile, counts = model(sequences)
+    assert torch.equal(head(sequences), torch.stack([profile[:, 0, 3] - counts, counts], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("whole", r"returned a tensor \(2, 4, 9\); it must return one number for each sequence"),
+        ("total", r"returned a tensor \(\); it must return one number for each sequence"),
+        ("broken", r"failed on the model's outputs \(0: \(batch, 4, 9\), 1: \(batch\)\): IndexError: tuple"),
+        ("absent", r"^--target .*: .*output functions.py has no function or class called absent"),
+    ],
+)
+def test_functions_that_give_no_number_a_sequence_are_refused(
+    name: str, message: str, functions: Path
+) -> None:
+    model = _Returns(lambda batch: (_positions_last(batch), _scalar(batch)))
+    with pytest.raises(UsageError, match=message):
+        check_targets(model, parse_targets([f"{functions}:{name}"]), 9)
 
 
 def test_counts_is_the_second_output_of_bpnet(one_hot: Callable[..., Tensor]) -> None:

@@ -39,40 +39,41 @@ def build_from_factory(text: str, arguments: Mapping[str, object]) -> nn.Module:
     return built
 
 
-def find_factory(text: str) -> Callable[..., Any]:
-    """The callable that ``text`` names."""
+def find_factory(text: str, flag: str = "--architecture") -> Callable[..., Any]:
+    """The callable that ``text`` names, which the user gave with ``flag``."""
+    given = f"{flag} {text}"
     source, _, name = text.rpartition(":")
     if not source or not name:
-        raise UsageError(f"--architecture {text}: give pkg.mod:factory or FILE.py:factory.")
-    module = _load_file(text, Path(source)) if source.endswith(".py") else _import(text, source)
+        raise UsageError(f"{given}: give pkg.mod:function or FILE.py:function.")
+    module = _load_file(given, Path(source)) if source.endswith(".py") else _import(given, source)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise UsageError(f"--architecture {text}: {source} has no function or class called {name}.")
+        raise UsageError(f"{given}: {source} has no function or class called {name}.")
     factory: Callable[..., Any] = found
     return factory
 
 
-def _import(text: str, name: str) -> ModuleType:
+def _import(given: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
         raise UsageError(
-            f"--architecture {text}: {name} cannot be imported ({_short(error)});"
-            " install it in this environment, or give the path of a file as FILE.py:factory."
+            f"{given}: {name} cannot be imported ({_short(error)});"
+            " install it in this environment, or give the path of a file as FILE.py:function."
         ) from error
 
 
-def _load_file(text: str, path: Path) -> ModuleType:
+def _load_file(given: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"--architecture {text}: there is no file {path}.")
+        raise UsageError(f"{given}: there is no file {path}.")
     # the whole path in the name: two files called model.py must not replace each other
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"dlgenome_architecture_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--architecture {text}: {path} is not a Python file.")
+        raise UsageError(f"{given}: {path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)
@@ -81,7 +82,7 @@ def _load_file(text: str, path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UsageError(f"--architecture {text}: {path} fails when it is run ({_short(error)}).") from error
+        raise UsageError(f"{given}: {path} fails when it is run ({_short(error)}).") from error
     finally:
         sys.path.remove(folder)
     return module
