@@ -75,6 +75,12 @@ def test_a_setting_may_be_written_with_dashes_or_underscores(tmp_path: Path) -> 
     }
 
 
+def test_targets_that_are_no_functions_may_stand_in_a_file(tmp_path: Path) -> None:
+    targets = ("counts", "a=profile-bpnet", "b = index: 0, 1", "output:1/contrast:0,1@2-5")
+    text = "".join(f"- {target!r}\n" for target in targets)
+    assert load_yaml(written(tmp_path, f"target:\n{text}"))["targets"] == targets
+
+
 def test_contig_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     assert load_yaml(written(tmp_path, "chroms: [1, 2, X]\n")) == {"chroms": ("1", "2", "X")}
 
@@ -94,6 +100,12 @@ def test_an_empty_file_and_an_empty_value_set_nothing(tmp_path: Path) -> None:
         ("architecture: my.module:build\n", UsageError, ["line 1", "--architecture on the command line"]),
         ("architecture_args: '{}'\n", UsageError, ["--architecture-args on the command line"]),
         ("trust-pickle: true\n", UsageError, ["--trust-pickle on the command line"]),
+        (
+            "target: evil.py:run\n",
+            UsageError,
+            ["`evil.py:run` is a function", "--target on the command line"],
+        ),
+        ("target: [counts, n = os :system]\n", UsageError, ["`n = os :system` is a function"]),
         ("seed: [1, 2]\n", UsageError, ["line 1", "`seed` takes one value"]),
         ("target: [{a: b}]\n", UsageError, ["`target` takes a list"]),
         ("- seed\n", InputError, ["key: value"]),
