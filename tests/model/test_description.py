@@ -60,8 +60,8 @@ def test_layers_used_twice_or_never_say_so(tmp_path: Path) -> None:
 def test_layers_that_return_a_state_beside_their_output_are_described(tmp_path: Path) -> None:
     from dlgenome.model.architectures.danq import DanQ
 
-    sizes = {"n_filters": 6, "n_recurrent": 5, "n_hidden": 9, "n_outputs": 3}
-    torch.save(DanQ(**sizes, input_length=100).state_dict(), tmp_path / "model.pt")
+    network = DanQ(n_filters=6, n_recurrent=5, n_hidden=9, n_outputs=3, input_length=100)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt", architecture="danq", architecture_args={"input_length": 100})
     (recurrent,) = [layer for layer in layers(loaded) if layer.class_name == "LSTM"]
     assert recurrent.output_shape == (5, 10)
