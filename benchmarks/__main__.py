@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from benchmarks.constructs_command import constructs
+from benchmarks.near_zero_command import near_zero
 from dlgenome.config import default_threads
 
 MEBIBYTE = 2**20
@@ -168,6 +169,7 @@ def memory(regions: int, factor: int, at_most: float | None, threads: int | None
 
 
 main.add_command(constructs)
+main.add_command(near_zero)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")
