@@ -36,9 +36,10 @@ class Convolution(Rule):
         stride, padding, dilation, groups = self._geometry(args[3:], args[1])
         weight = self._two_axes(args[1])
         value = channels_last(self._two_axes(args[0]))
-        return self._own_axes(
-            F.conv2d(value, weight, args[2] if len(args) > 2 else None, stride, padding, dilation, groups)
-        )
+        bias = args[2] if len(args) > 2 else None
+        if _is_narrow(value, weight) and [*stride, *dilation, groups] == [1] * 5 and not padding[0]:
+            return self._own_axes(_narrow(value, weight, bias, padding[1]))
+        return self._own_axes(F.conv2d(value, weight, bias, stride, padding, dilation, groups))
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
@@ -55,7 +56,8 @@ class Convolution(Rule):
         ):
             flipped = channels_last(weight.flip(2, 3).transpose(0, 1))
             before = [r - p for r, p in zip(reach, padding, strict=True)]
-            result = F.conv2d(m, flipped, None, 1, before, dilation)
+            # With one output the order of memory is anybody's, and what comes out is not channels-last.
+            result = channels_last(F.conv2d(m, flipped, None, 1, before, dilation))
         else:
             extra = [
                 n - ((o - 1) * s - 2 * p + r + 1)
@@ -170,6 +172,30 @@ class SamePadding(Convolution):
             left,
             *args[5:],
         )
+
+
+def _is_narrow(value: Tensor, weight: Tensor) -> bool:
+    """Whether few outputs look at many positions, as in a profile head."""
+    outputs, _, height, width = weight.shape
+    return value.device.type == "cpu" and outputs <= 2 and value.shape[2] == 1 and height == 1 and width >= 16
+
+
+def _narrow(value: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """The convolution as a product of matrices, and a sum along the diagonals of what each offset gives.
+
+    CPU libraries compute convolutions of one or two outputs as if they had many. One product a row of the
+    batch, so that its bits do not depend on its place.
+    """
+    outputs, channels, _, width = weight.shape
+    rows = F.pad(value.squeeze(2).transpose(1, 2), (0, 0, padding, padding))
+    kernel = weight.squeeze(2).permute(1, 2, 0).reshape(channels, width * outputs)
+    offsets = torch.bmm(rows, kernel.expand(len(rows), -1, -1))
+    size, length = width * outputs, rows.shape[1]
+    diagonals = offsets.as_strided(
+        (len(rows), length - width + 1, width, outputs), (length * size, size, size + outputs, 1)
+    )
+    result = diagonals.sum(2) if bias is None else diagonals.sum(2) + bias
+    return result.transpose(1, 2).unsqueeze(2)
 
 
 def _replace_input(call: Call, dims: tuple[int, ...]) -> Call:

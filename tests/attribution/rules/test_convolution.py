@@ -26,6 +26,7 @@ class Case:
     dilation: tuple[int, ...]
     groups: int = 1
     bias: bool = True
+    outputs: int = 4
 
     @property
     def op(self) -> Any:
@@ -62,6 +63,15 @@ CASES = [
     Case((4, 5), (4, 3), (1, 1), "same", (1, 1)),
     Case((4, 5), (2, 3), (1, 1), "same", (2, 1), groups=4, bias=False),
     Case((5, 5), (2, 3), (2, 1), "valid", (1, 2)),
+    Case((20,), (17,), (1,), (3,), (1,), outputs=1),
+    Case((18,), (18,), (1,), (0,), (1,), bias=False, outputs=2),
+    Case((12,), (20,), (1,), "same", (1,), outputs=1),
+    Case((12,), (16,), (1,), (20,), (1,), outputs=2),
+    Case((19,), (17,), (2,), (0,), (1,), outputs=1),
+    Case((34,), (17,), (1,), (0,), (2,), outputs=1),
+    Case((17, 3), (17, 2), (1, 1), (0, 1), (1, 1), outputs=1),
+    Case((2, 17), (1, 16), (1, 1), (0, 1), (1, 1), outputs=1),
+    Case((2, 17), (1, 16), (1, 1), (1, 1), (1, 1), outputs=1),
 ]
 
 
@@ -98,8 +108,8 @@ def test_every_convolution_has_a_case(operation: Any) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_convolution_rule_equals_the_transposed_matrix(case: Case, bench: Any) -> None:
     generator = np.random.default_rng(4)
-    weight = generator.normal(size=(4, 4 // case.groups, *case.kernel))
-    bias = generator.normal(size=4) if case.bias else None
+    weight = generator.normal(size=(case.outputs, 4 // case.groups, *case.kernel))
+    bias = generator.normal(size=case.outputs) if case.bias else None
     tensors = [None if w is None else torch.from_numpy(w) for w in (weight, bias)]
     padding = case.padding if isinstance(case.padding, str) else list(case.padding)
     rest = (*tensors, list(case.stride), padding, list(case.dilation), case.groups)
