@@ -40,7 +40,8 @@ RULES = {torch.ops.dlgenome_tests.cube.default: Cube()}
 @pytest.fixture(scope="module")
 def cube() -> Iterator[Any]:
     """An operation of one's own, known to torch but not to dlgenome."""
-    library: Any = torch.library.Library("dlgenome_tests", "DEF")
+    make: Any = torch.library.Library  # torch leaves it untyped
+    library = make("dlgenome_tests", "DEF")
     library.define("cube(Tensor x) -> Tensor")
     library.impl("cube", lambda x: x**3, "CompositeExplicitAutograd")
     library.impl("cube", torch.empty_like, "Meta")
