@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlgenome.attribution.constants import evaluate_constants, require_equal_rows
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.readout import Readout, numbers
@@ -45,6 +46,7 @@ class Engine:
         program.require_supported()
         self.program, self.step = program, step
         self._forward_values = evaluate_constants(program, step.rows)
+        require_equal_rows(program, self._forward_values, step.rows)
         self._pair_values = evaluate_constants(program, step.pairs)
         self._keep = _kept_names(program)
         self._last_use = _last_uses(program)
@@ -161,18 +163,3 @@ def _last_uses(program: Program) -> dict[int, list[str]]:
     for name, index in last.items():
         uses.setdefault(index, []).append(name)
     return uses
-
-
-def evaluate_constants(program: Program, batch_size: int) -> dict[str, Any]:
-    """Every value that does not depend on the sequence, for ``batch_size`` rows."""
-    values: dict[str, Any] = dict(program.parameters)
-    for node in program.constants:
-        meta = node.meta.get("val")
-        if isinstance(meta, torch.SymInt):
-            values[node.name] = int(meta.node.expr.subs(program.symbol, batch_size))
-            continue
-        args = torch.fx.map_arg(node.args, lambda n: values[n.name])
-        kwargs = torch.fx.map_arg(node.kwargs, lambda n: values[n.name])
-        if meta is not None:
-            values[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
-    return values

@@ -23,7 +23,7 @@ class LostBatchError(Exception):
 def batch_symbol(captured: CapturedGraph) -> Any:
     """The symbol that stands for the batch size; UnsupportedModelError where the model fixes it."""
     size = captured.sequences.meta["val"].shape[0]
-    if not _is_open(size):
+    if not is_open(size):
         raise UnsupportedModelError(
             "The model fixes the batch size; use x.shape[0] in its forward instead of a number."
         )
@@ -48,7 +48,7 @@ def value_info(node: fx.Node, parents: list[Info], symbol: Any) -> Info:
 
 def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> ValueInfo:
     """The batch axis is the one whose size grows with it; its layout inside that axis is inherited."""
-    growing = [axis for axis, size in enumerate(value.shape) if _is_open(size)]
+    growing = [axis for axis, size in enumerate(value.shape) if is_open(size)]
     if not growing and value.numel() == 0:
         return ValueInfo(tuple(int(size) for size in value.shape), None)
     sizes: list[Any] = [value.shape[axis] for axis in growing]
@@ -68,12 +68,15 @@ def _single(value: Tensor, node: fx.Node, parents: list[Info], symbol: Any) -> V
     return ValueInfo(dims, _batch_axis(axis, dims, node, parents))
 
 
-def _is_open(size: Any) -> bool:
+def is_open(size: Any) -> bool:
     """Whether a size is not a number yet; tracing wraps known sizes, too."""
     return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
 def _batch_axis(axis: int, dims: tuple[int, ...], node: fx.Node, parents: list[Info]) -> BatchAxis:
+    batches = [info.batch for info in map(first_info, parents) if info.batch is not None]
+    if len({(batch.outer, batch.inner) for batch in batches}) > 1:
+        raise LostBatchError("its inputs hold the rows of the batch in different orders, so rows are mixed")
     parent = next((info for info in map(first_info, parents) if info.batch is not None), None)
     if parent is None or parent.batch is None:
         if dims[axis] == 1:

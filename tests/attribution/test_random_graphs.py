@@ -65,7 +65,10 @@ Node = tuple[str, int, int]
 
 
 class Drawn(nn.Module):
-    """Nodes in order; each names an operation and which earlier values it reads."""
+    """Nodes in order; each names an operation and which earlier values it reads.
+
+    The result is a sum of all values, the input too, with weights that let none cancel another.
+    """
 
     def __init__(self, nodes: list[Node]) -> None:
         super().__init__()
@@ -88,7 +91,8 @@ class Drawn(nn.Module):
         for name, first, second in self.nodes:
             a, b = values[first % len(values)], values[second % len(values)]
             values.append(UNARY[name](a, self) if name in UNARY else BINARY[name](a, b))
-        return self.head(torch.tanh(torch.stack(values[1:]).sum(0) / len(values)).flatten(1))
+        weighted = [value * (1 + 0.37 * place) for place, value in enumerate(values)]
+        return self.head(torch.tanh(torch.stack(weighted).sum(0) / len(values)).flatten(1))
 
 
 def completeness_error(program: Program, rules: RuleSet) -> float:

@@ -28,8 +28,8 @@ class Convolution(Rule):
         self.axes = axes
 
     def refusal(self, call: Call) -> str | None:
-        """Refused where the weights depend on the sequence."""
-        return None if call.inputs == (call.args[0],) else "its weights depend on the sequence"
+        """Refused where the weights depend on the sequence, or where they run over the batch."""
+        return _refused(call)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
@@ -88,14 +88,20 @@ class Convolution(Rule):
         return [neutral, values[0]]
 
 
+def _refused(call: Call) -> str | None:
+    if call.inputs != (call.args[0],):
+        return "its weights depend on the sequence"
+    return None if call.input_batch(0).axis == 0 else "it works across the batch; the batch must come first"
+
+
 class AnyConvolution(Linear):
     """The general operation ``(x, w, b, stride, padding, dilation, transposed, output padding, groups)``."""
 
     title = "linear (convolution)"
 
     def refusal(self, call: Call) -> str | None:
-        """Refused where the weights depend on the sequence."""
-        return None if call.inputs == (call.args[0],) else "its weights depend on the sequence"
+        """Refused where the weights depend on the sequence, or where they run over the batch."""
+        return _refused(call)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Convolved values; channels-last in memory unless the convolution is transposed."""

@@ -65,6 +65,24 @@ class AlongAxes(Linear):
         return None
 
 
+class OverLastAxes(Linear):
+    """A linear operation over the last axes, such as an average pool; without their number, a pad."""
+
+    def __init__(self, axes: int | None = None) -> None:
+        self.axes = axes
+
+    def refusal(self, call: Call) -> str | None:
+        """Refused where one of the axes is the batch."""
+        axes = _padded_axes(call.args[1]) if self.axes is None else self.axes
+        within = call.input_batch(0).axis >= len(call.input_infos[0].dims) - axes
+        return "it works across the batch, so the rows of a batch are not independent" if within else None
+
+
+def _padded_axes(pads: list[int]) -> int:
+    """How many of the last axes a pad reaches; sizes come in pairs, the last axis first."""
+    return max((pair + 1 for pair in range(len(pads) // 2) if any(pads[2 * pair : 2 * pair + 2])), default=0)
+
+
 class Slice(Linear):
     """A range of one axis; along the batch only the whole range."""
 
@@ -198,8 +216,11 @@ class Dense(Linear):
     title = "linear (dense)"
 
     def refusal(self, call: Call) -> str | None:
-        """Refused where the weights depend on the sequence."""
-        return None if call.inputs == (call.args[0],) else "its weights depend on the sequence"
+        """Refused where the weights depend on the sequence, or where they meet the batch."""
+        if call.inputs != (call.args[0],):
+            return "its weights depend on the sequence"
+        across = call.input_batch(0).axis == len(call.input_infos[0].dims) - 1
+        return "it multiplies across the batch" if across else None
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier times the weights."""
@@ -239,17 +260,11 @@ def _factor(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
 LINEAR, ALONG, SLICE, RESHAPE, IDENTITY = Linear(), AlongAxes(), Slice(), Reshape(), Identity()
 
 RULES: dict[Any, Rule] = {
-    aten.view.default: View(),
-    aten._unsafe_view.default: View(),
-    aten.reshape.default: View(),
+    **dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), View()),
     aten.unsqueeze.default: RESHAPE,
-    aten.squeeze.default: RESHAPE,
-    aten.squeeze.dim: RESHAPE,
-    aten.squeeze.dims: RESHAPE,
+    **dict.fromkeys((aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims), RESHAPE),
     aten.permute.default: Permute(),
-    aten.transpose.int: LINEAR,
-    aten.t.default: LINEAR,
-    aten.expand.default: LINEAR,
+    **dict.fromkeys((aten.transpose.int, aten.t.default, aten.expand.default), LINEAR),
     aten.clone.default: IDENTITY,
     aten.alias.default: IDENTITY,
     aten.detach.default: IDENTITY,
@@ -265,8 +280,7 @@ RULES: dict[Any, Rule] = {
     aten.stack.default: LINEAR,
     aten.flip.default: AlongAxes(1, "dims"),
     aten.index_select.default: ALONG,
-    aten.constant_pad_nd.default: LINEAR,
-    aten.pad.default: LINEAR,
+    **dict.fromkeys((aten.constant_pad_nd.default, aten.pad.default), OverLastAxes()),
     aten.add.Tensor: Add(1),
     aten.sub.Tensor: Add(-1),
     aten.add.Scalar: Add(1),
@@ -277,14 +291,10 @@ RULES: dict[Any, Rule] = {
     aten.cumsum.default: ALONG,
     aten.linear.default: Dense(),
     aten._native_batch_norm_legit_no_training.default: BatchNorm(),
-    aten.avg_pool1d.default: LINEAR,
-    aten.avg_pool2d.default: LINEAR,
-    aten.adaptive_avg_pool1d.default: LINEAR,
-    aten.adaptive_avg_pool2d.default: LINEAR,
-    aten._adaptive_avg_pool2d.default: LINEAR,
-    aten.upsample_nearest1d.vec: LINEAR,
-    aten.upsample_nearest2d.vec: LINEAR,
-    aten.upsample_bilinear2d.vec: LINEAR,
-    aten.upsample_nearest1d.default: LINEAR,
-    aten.upsample_nearest2d.default: LINEAR,
+    **dict.fromkeys((aten.avg_pool1d.default, aten.adaptive_avg_pool1d.default), OverLastAxes(1)),
+    aten.avg_pool2d.default: OverLastAxes(2),
+    **dict.fromkeys((aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default), OverLastAxes(2)),
+    **dict.fromkeys((aten.upsample_nearest1d.vec, aten.upsample_nearest1d.default), OverLastAxes(1)),
+    **dict.fromkeys((aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default), OverLastAxes(2)),
+    aten.upsample_bilinear2d.vec: OverLastAxes(2),
 }

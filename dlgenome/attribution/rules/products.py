@@ -81,12 +81,18 @@ class MatrixProduct(Rule):
     def refusal(self, call: Call) -> str | None:
         """Refused where two values are multiplied across the batch, or one of them is a vector."""
         if len(call.inputs) == 1 and call.args[0] != call.args[1]:
-            return None
+            return "it multiplies across the batch" if self._sums_rows(call) else None
         if any(len(info.dims) < 2 for info in (*call.input_infos, call.output)):
             return "a factor is a vector; write it as a matrix"
         if any(i.batch and i.batch.axis >= len(i.dims) - 2 for i in call.input_infos):
             return "it multiplies across the batch"
         return None
+
+    @staticmethod
+    def _sums_rows(call: Call) -> bool:
+        """Whether the axis summed over is the batch: the last of the left factor, the last but one else."""
+        dims, axis = len(call.input_infos[0].dims), call.input_batch(0).axis
+        return axis == (dims - 1 if call.depends(call.args[0]) else max(dims - 2, 0))
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Left: multiplier times the mean right factor, transposed; right: likewise."""
