@@ -6,6 +6,7 @@ _INSTEAD: dict[str, str] = {
     "argmax": "an index carries no contribution; use a softmax or a maximum",
     "argmin": "an index carries no contribution; use a softmax or a minimum",
     "bernoulli": "leave random numbers out of the forward pass at prediction time",
+    "cond": "a branch on the sequence has no exact rule; write it with relu, clamp, maximum or a product",
     "cumprod": "write it as the exponential of a cumulative sum of logarithms, where values are positive",
     "embedding": "multiply the one-hot sequence with the embedding matrix instead of looking rows up",
     "max": "name the axes, as in x.amax(dim=(1, 2))",

@@ -20,10 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+from dlgenome.attribution import torchscript
 from dlgenome.attribution.decompositions import OWN
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Rule, Source
@@ -71,8 +74,10 @@ def capture(
     example[:, 0] = 1
     with _quiet(), torch.no_grad():
         try:
-            exported, notes = _export(frozen, example, _decompositions(rules))
-            return _read(exported, root, notes)
+            script = torchscript.is_torchscript(frozen)
+            plain = torchscript.converted(frozen, example) if script else frozen
+            exported, notes = _export(plain, example, _decompositions(rules))
+            return _read(exported, root, (torchscript.NOTE, *notes) if script else notes)
         except UnsupportedModelError:
             raise
         except Exception as error:
@@ -83,7 +88,8 @@ def capture(
             return _trace(frozen, example, _decompositions(rules), root)
         except Exception as error:
             log.debug("tracing stopped, too: %s", error)
-            raise UnsupportedModelError(_explain(refused)) from refused
+            clearer = error if _is_final(error) else refused
+            raise UnsupportedModelError(_explain(clearer)) from clearer
 
 
 @contextmanager
@@ -109,16 +115,18 @@ def _export(
 
 
 def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str) -> CapturedGraph:
-    """The graph of one call, where torch.export gives up (TorchScript, calls it does not know).
+    """The graph of one call, where torch.export gives up (odd TorchScript, calls it does not know).
 
     Python branches are frozen as they went; module paths and source lines are lost.
     """
-    traced = make_fx(
-        torch.func.functionalize(lambda sequences: module(sequences)),
-        tracing_mode="symbolic",
-        decomposition_table=table,
-        _allow_non_fake_inputs=True,
-    )(example)
+    # TorchScript's optimiser would write the sizes of the example into the graph.
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        traced = make_fx(
+            torch.func.functionalize(lambda sequences: module(sequences)),
+            tracing_mode="symbolic",
+            decomposition_table=table,
+            _allow_non_fake_inputs=True,
+        )(_with_open_batch(example))
     nodes = list(traced.graph.nodes)
     constants = {node.name: getattr(traced, node.target).detach() for node in nodes if node.op == "get_attr"}
     sequences = next(node for node in nodes if node.op == "placeholder")
@@ -127,6 +135,13 @@ def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str)
         "torch.export cannot capture this model; it was traced instead (experimental), without source lines"
     )
     return CapturedGraph(traced.graph, constants, sequences, output, root, (note,))
+
+
+def _with_open_batch(example: Tensor) -> Tensor:
+    """A stand-in for tracing, of which only the batch size is left open; else the length would be, too."""
+    sizes = [DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * (example.dim() - 1)]
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    return mode.from_tensor(example, symbolic_context=StatelessSymbolicContext(sizes))
 
 
 def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
@@ -221,7 +236,7 @@ def source_of(node: fx.Node, root: str) -> Source:
 
 
 def _line(trace: str) -> str:
-    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    frames = [f for f in re.findall(r'File "([^"]+)", line (\d+)', trace) if not f[0].startswith("<eval_")]
     own = [frame for frame in frames if "/torch/" not in frame[0]]
     file, line = (own or frames or [("", "")])[-1]
     return f"{file}, line {line}" if file else ""
