@@ -21,6 +21,9 @@ Overlap = Literal["nearest", "mean", "max", "first"]
 OutputFormat = Literal["h5", "bigwig", "npz"]
 
 
+MAX_SHARDS = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One `dlgenome attribute` run: a field for each flag, with the flag's default."""
@@ -85,7 +88,15 @@ class RunConfig:
     """Add rounds of references until the standard error of a region's total is at most this."""
     min_rounds: int = 1
     max_rounds: int = 10
+    shard: str | None = None
+    """``I/N``: only the I-th of N contiguous parts of the selected regions."""
     overwrite: bool = False
+    resume: bool = False
+    """Go on with an unfinished run; leave a finished one alone."""
+    force_unlock: bool = False
+    fail_fast: bool = False
+    max_failures: float = 0.01
+    """Share of the regions that may fail to be scored before the run ends."""
     max_delta: float | None = None
     dry_run: bool = False
 
@@ -109,8 +120,24 @@ def _check_sources(config: RunConfig) -> None:
         raise UsageError(f"{missing} is missing: give --genome with --regions, or --fasta alone.")
     if str(config.exclude) == "-":
         raise UsageError("--exclude cannot be read from standard input; save the regions to a file first.")
+    if config.shard is not None:
+        parse_shard(config.shard)
+        if config.regions == "-":
+            raise UsageError("--shard needs a file of regions; standard input cannot be read by every shard.")
+    if config.resume and config.overwrite:
+        raise UsageError("Give --resume to go on with a run or --overwrite to begin anew, not both.")
     if not config.targets:
         raise UsageError("No target was given: name at least one with --target.")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``I/N`` as numbers, I from 1 to N; UsageError for anything else."""
+    part, _, parts = text.partition("/")
+    if part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= MAX_SHARDS:
+        return int(part), int(parts)
+    raise UsageError(
+        f"--shard is {text}; it is I/N, the I-th of N parts, with I from 1 to N and N up to {MAX_SHARDS:,}."
+    )
 
 
 def _check_choices(config: RunConfig) -> None:
@@ -157,6 +184,8 @@ def _check_numbers(config: RunConfig) -> None:
         raise UsageError("--fold-sd and --per-fold need several folds: repeat -m.")
     if config.max_delta is not None and not config.max_delta > 0:
         raise UsageError(f"--max-delta is {config.max_delta}; it must be above 0.")
+    if not 0 <= config.max_failures <= 1:
+        raise UsageError(f"--max-failures is {config.max_failures:g}; it is a share between 0 and 1.")
     if config.crop is not None and config.window is not None and config.crop > config.window:
         raise UsageError(f"--crop {config.crop} is wider than --window {config.window}.")
 

@@ -96,7 +96,17 @@ class ScoredWindow:
     """One finished row of a run: a window, its sequence, and one RegionScores per target name."""
 
     row: int
-    """0-based row in every output file."""
+    """0-based place among the windows of the run; in the output files those that failed are left out."""
     window: Window
     codes: Codes
     scores: dict[str, RegionScores]
+
+
+@dataclass(frozen=True)
+class FailedWindow:
+    """A window that could not be scored, although it should have been."""
+
+    row: int
+    """0-based place among the windows of the run."""
+    window: Window
+    reason: str

@@ -17,10 +17,12 @@ from dlgenome_cli.options import (
 )
 from dlgenome_cli.output_options import (
     bigwig_options,
+    failure_options,
     formats_option,
     list_outputs_option,
     output_option,
     overwrite_option,
+    resuming_options,
 )
 from dlgenome_cli.report import result_lines
 from dlgenome_cli.scoring_options import (
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 )
 @bigwig_options
 @overwrite_option
+@resuming_options
+@failure_options
 @click.option(
     "--max-delta",
     type=float,
@@ -84,16 +88,18 @@ def attribute(list_outputs: bool, **flags: Any) -> None:
     4 completeness gate, 5 model not supported, 75 stopped from outside.
     """
     config = run_config(flags)
-    from dlgenome.pipeline import attribute as run  # imports torch
-    from dlgenome.pipeline import output_files
+    from dlgenome.pipeline import StopRequest, output_files  # imports torch
+    from dlgenome.pipeline import attribute as run
 
     if list_outputs:
         click.echo("\n".join(map(str, output_files(config))))
         return
     from dlgenome_cli.progress import region_progress
+    from dlgenome_cli.signals import stop_on_signals
 
-    with region_progress() as progress:
-        summary = run(config, progress)
+    stop = StopRequest()
+    with stop_on_signals(stop), region_progress() as progress:
+        summary = run(config, progress, stop=stop)
     for line in report(summary, config):
         log.info("%s", line)
     warn_of_two_modiscos()
@@ -124,12 +130,20 @@ def run_config(flags: dict[str, Any]) -> RunConfig:
 
 def report(summary: RunSummary, config: RunConfig) -> list[str]:
     """What the user reads at the end, line by line."""
+    if summary.was_finished:
+        return [
+            f"Nothing to do: this run is finished, {summary.scored:,} regions scored and {summary.skipped:,} "
+            "skipped.",
+            *result_lines(summary),
+        ]
     counted = f"{summary.scored:,} regions to score, {summary.skipped:,} skipped"
     if config.dry_run:
         return [f"Dry run: {counted}; {summary.estimate}. Nothing was written."]
-    rate = summary.scored / max(summary.scoring_seconds, 1e-9)
+    fresh = summary.scored - summary.resumed_rows
+    rate = fresh / max(summary.scoring_seconds, 1e-9)
+    before = f" ({summary.resumed_rows:,} of them before)" if summary.resumed_rows else ""
     return [
-        f"Scored {summary.scored:,} regions at {rate:.2f} a second ({summary.seconds:.1f} s in all), "
+        f"Scored {summary.scored:,} regions{before} at {rate:.2f} a second ({summary.seconds:.1f} s in all), "
         f"skipped {summary.skipped:,}; {summary.batch_size} pairs a step.",
         *result_lines(summary),
     ]

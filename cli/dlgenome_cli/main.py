@@ -19,10 +19,7 @@ from dlgenome_cli.inspect import inspect
 from dlgenome_cli.merge import merge
 from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted
 from dlgenome_cli.presets import presets
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked for the end; not an Exception, since torch.export swallows those and goes on."""
+from dlgenome_cli.signals import Stopped
 
 
 class DlgenomeGroup(click.Group):

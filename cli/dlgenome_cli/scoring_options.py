@@ -119,6 +119,12 @@ region_options = together(
         "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N regions of that order."
     ),
     click.option(
+        "--shard",
+        metavar="I/N",
+        help="Score only the I-th of N contiguous parts of those, into PREFIX.shard-I-of-N.*; "
+        "`dlgenome merge` joins the parts.",
+    ),
+    click.option(
         "--skip-missing-contigs",
         is_flag=True,
         show_default=False,

@@ -21,10 +21,11 @@ from dlgenome.merging.beside import find_bed, find_skipped, restore_columns
 from dlgenome.merging.folds import CHECKPOINT, Folds, joined_identity, joined_rows, open_folds
 from dlgenome.scores import AttributeValue, CompletenessSummary, ScoresFile
 from dlgenome.types import SkippedRegion
-from dlgenome.writers.blocks import ScoreDtype
+from dlgenome.writers.blocks import BlockLayout, ScoreDtype
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.next_commands import motif_commands
-from dlgenome.writers.paths import OutputPaths, abandon, check_space, estimate_bytes, prepare_outputs
+from dlgenome.writers.partial import claimed, clear_partial
+from dlgenome.writers.paths import OutputPaths, check_space, estimate_bytes
 from dlgenome.writers.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,10 @@ def merge_folds(config: MergeConfig, progress: Progress | None = None) -> MergeS
         paths = _paths(config, folds)
         files = [file for group in folds.values() for file in group]
         skipped = find_skipped(files)
-        prepare_outputs(paths, overwrite=config.overwrite)
-        try:
-            check_space(paths, _bytes_needed(files[0], paths))
-            return _join(config, folds, paths, skipped, progress, started)
-        except BaseException:
-            abandon(paths)
-            raise
+        stack.enter_context(claimed(paths, overwrite=config.overwrite))
+        clear_partial(paths)
+        check_space(paths, _bytes_needed(files[0], paths))
+        return _join(config, folds, paths, skipped, progress, started)
 
 
 def _paths(config: MergeConfig, folds: Folds) -> OutputPaths:
@@ -137,8 +135,7 @@ def _join(
     _warn_of_what_is_missing(skipped, bed)
     _warn_of_own_rounds(first)
     threads = config.threads or default_threads()
-    dtype = cast(ScoreDtype, first.score_dtype)
-    with Spool(paths, score_dtype=dtype, threads=threads) as spool:
+    with Spool(paths, _layout(folds, paths), threads=threads) as spool:
         for piece in restore_columns(joined_rows(folds, with_sd=config.fold_sd), bed):
             spool.append(piece)
             if progress is not None:
@@ -154,7 +151,6 @@ def _join(
             formats=paths.formats,
             overlap=config.overlap,
             crop=config.crop,
-            score_dtype=dtype,
             run_facts=lambda: _facts(config, folds, paths, skipped, started),
             target_identity=of_targets,
         )
@@ -166,6 +162,17 @@ def _join(
         time.monotonic() - started,
         completeness,
         motif_commands(paths, first.length),
+    )
+
+
+def _layout(folds: Folds, paths: OutputPaths) -> BlockLayout:
+    files = [group[0] for group in folds.values()]
+    return BlockLayout(
+        length=files[0].length,
+        score_dtype=cast(ScoreDtype, files[0].score_dtype),
+        targets=tuple(folds),
+        hypothetical=tuple(file.has_hypothetical for file in files),
+        extras=tuple(sorted(paths.extras)),
     )
 
 

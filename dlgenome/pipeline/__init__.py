@@ -3,7 +3,11 @@
 The only room that sees every other: regions -> encoding -> references -> attribution -> writers.
 """
 
+from dlgenome.pipeline.finishing import RunSummary
 from dlgenome.pipeline.job import Job
-from dlgenome.pipeline.run import Progress, RunSummary, attribute, output_files, output_paths
+from dlgenome.pipeline.outputs import output_files, output_paths
+from dlgenome.pipeline.run import attribute
+from dlgenome.pipeline.scoring import Progress
+from dlgenome.pipeline.stopping import StopRequest
 
-__all__ = ["Job", "Progress", "RunSummary", "attribute", "output_files", "output_paths"]
+__all__ = ["Job", "Progress", "RunSummary", "StopRequest", "attribute", "output_files", "output_paths"]

@@ -57,6 +57,10 @@ class Batch:
     """As the model sees them."""
     references: NDArray[Any]
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the windows."""
+        return Batch(self.windows[rows], self.codes[rows], self.oriented[rows], self.references[rows])
+
     @property
     def input_rows(self) -> NDArray[np.int64]:
         """Row of each window in the input file."""

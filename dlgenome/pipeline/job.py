@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 
 from dlgenome.attribution.deeplift import DeepLift
@@ -15,7 +17,7 @@ from dlgenome.attribution.devices import PRECISIONS, automatic_batch_size, resol
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
 from dlgenome.attribution.readout import Readout
-from dlgenome.config import RunConfig, architecture_arguments
+from dlgenome.config import RunConfig, architecture_arguments, parse_shard
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.inputs import InputForm
@@ -29,7 +31,7 @@ from dlgenome.regions.bed import RegionTable, read_regions
 from dlgenome.regions.fasta import Genome, regions_of_records
 from dlgenome.regions.selection import Selection, select
 from dlgenome.regions.windows import WindowPlan, plan_windows
-from dlgenome.writers.paths import OutputPaths, check_space, estimate_bytes
+from dlgenome.writers.paths import KEPT_REGIONS, OutputPaths, check_space, estimate_bytes
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,21 @@ class Job:
     device: torch.device
     batch_size: int
 
-    def explainer(self) -> Explainer:
-        """The engines of this job's folds, and what is averaged over."""
+    def keep_regions(self) -> None:
+        """Put regions that came through standard input beside the unfinished run, which may need them."""
+        copy = self.paths.scratch(KEPT_REGIONS)
+        if copy.exists():
+            copy.replace(self.paths.kept_regions)
+
+    def explainer(self, batch_size: int) -> Explainer:
+        """The engines of this job's folds, with this many pairs a step, and what is averaged over."""
         config = self.config
         engines = [
             DeepLift(
                 fold.program,
                 targets=fold.readouts,
                 n_references=self.references.n_references,
-                batch_size=self.batch_size,
+                batch_size=batch_size,
                 device=self.device,
                 dtype=PRECISIONS[config.precision],
                 method=Method(rules=config.rule, max_pool=config.max_pool),
@@ -106,7 +114,7 @@ def prepare(
         contigs=genome.contigs,
     )
     models, length = _open_models(config, table)
-    plan = _plan(config, selection, genome, length)
+    plan = _plan(config, _sharded(config, selection), genome, length)
     references = _references(config, length, len(table))
     stack.callback(references.close)
     check_space(paths, disk_needed(config, paths, len(plan), length))
@@ -125,35 +133,44 @@ def prepare(
         references,
         None if references.path is None else file_sha256(references.path),
         device,
-        _batch_size(config, folds[0].program, references.n_references, len(plan), device),
+        _batch_size(config, folds[0].program, references.n_references, len(selection.table), device),
     )
 
 
-def _plan(config: RunConfig, selection: Selection, genome: Genome, length: int) -> WindowPlan:
+def _sharded(config: RunConfig, selection: Selection) -> RegionTable:
+    """The selected regions, or the part of them that this shard is to score; parts differ by one at most."""
+    table = selection.table
+    if config.shard is None:
+        return table
+    part, parts = parse_shard(config.shard)
+    bounds = [len(table) * number // parts for number in (part - 1, part)]
+    return table.take(np.arange(*bounds, dtype=np.int64))
+
+
+def _plan(config: RunConfig, table: RegionTable, genome: Genome, length: int) -> WindowPlan:
     plan = plan_windows(
-        selection.table,
+        table,
         genome,
         center=config.center,
         length=length,
         edge=config.edge,
         skip_missing=config.skip_missing_contigs,
     )
-    if not len(plan):
+    if not len(plan) and config.shard is None:
         raise InputError(
-            f"{selection.table.source}: no window of {length} bases lies inside its chromosome; "
-            "try --edge pad."
+            f"{table.source}: no window of {length} bases lies inside its chromosome; try --edge pad."
         )
     return plan
 
 
 def _batch_size(
-    config: RunConfig, program: Program, n_references: int, n_windows: int, device: torch.device
+    config: RunConfig, program: Program, n_references: int, n_regions: int, device: torch.device
 ) -> int:
-    """Pairs a step: what was asked for, else what suits the device, and no more than the run has."""
+    """Pairs a step: what was asked for, else what suits the device, and no more than all shards have."""
     if config.batch_size != "auto":
         return config.batch_size
     suits = automatic_batch_size(program, n_references, device, PRECISIONS[config.precision])
-    return min(suits, n_windows * n_references)
+    return min(suits, n_regions * n_references)
 
 
 def disk_needed(config: RunConfig, paths: OutputPaths, n_rows: int, length: int) -> int:
@@ -236,13 +253,24 @@ def _open_inputs(
     if config.fasta is not None:
         return genome, regions_of_records(genome)
     assert config.regions is not None, "RunConfig has checked that there are regions"
-    return genome, read_regions(config.regions, stdin=stdin or _standard_input(config.regions))
+    if config.regions != "-":
+        return genome, read_regions(config.regions)
+    if config.resume and paths.kept_regions.exists() and _is_silent(stdin):
+        return genome, read_regions(paths.kept_regions, source="stdin")
+    return genome, read_regions("-", stdin=stdin or _standard_input(), kept=paths.scratch(KEPT_REGIONS))
 
 
-def _standard_input(regions: str) -> BinaryIO | None:
+def _is_silent(stdin: BinaryIO | None) -> bool:
+    """Whether nothing is piped in: a terminal, a closed standard input, or one that ends at once."""
+    if stdin is None:
+        stdin = None if sys.stdin is None else sys.stdin.buffer
+    if stdin is None or stdin.isatty():
+        return True
+    return isinstance(stdin, io.BufferedReader) and not stdin.peek(1)
+
+
+def _standard_input() -> BinaryIO:
     """Only looked at for ``-``: a job of a scheduler may have no standard input at all."""
-    if regions != "-":
-        return None
     if sys.stdin is None:
         raise InputError("--regions - reads standard input, which is closed; pipe the regions into it.")
     return sys.stdin.buffer

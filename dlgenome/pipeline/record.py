@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dlgenome import provenance
@@ -11,6 +12,7 @@ from dlgenome.config import RunConfig, settings
 from dlgenome.pipeline.job import Job
 from dlgenome.scores import AttributeValue
 from dlgenome.writers.next_commands import motif_commands
+from dlgenome.writers.spool import Spool
 
 
 def identity(job: Job, fold: int | None = None) -> dict[str, AttributeValue]:
@@ -53,8 +55,11 @@ def _strands(config: RunConfig) -> str:
 
 
 def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
+    """Where and with what the files were made; equal files may differ in these."""
     config = job.config
+    shards = {} if config.shard is None else {"shards": config.shard}
     return {
+        **shards,
         **provenance.host_facts(),
         "command_line": provenance.command_line(),
         "checkpoint_path": ", ".join(str(path) for path in (config.model, *config.folds)),
@@ -67,7 +72,9 @@ def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
     }
 
 
-def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
+def run_facts(job: Job, seconds: Mapping[str, float], spool: Spool) -> dict[str, Any]:
+    """What run.json says of a run whose rows are all in the spool."""
+    failed = spool.next_row - spool.rows
     return {
         "settings": settings(job.config),
         "identity": identity(job),
@@ -77,14 +84,16 @@ def run_facts(job: Job, seconds: dict[str, float]) -> dict[str, Any]:
         "regions": {
             "in_file": len(job.table),
             "left_out": job.selection.left_out,
-            "selected": len(job.selection.table),
-            "scored": len(job.plan),
-            "skipped": len(job.plan.skipped),
+            "selected": len(job.plan.table),
+            "scored": spool.rows,
+            "skipped": len(job.plan.skipped) + failed,
+            "failed": failed,
+            "scored_before_resuming": spool.resumed_rows,
             "summits_missing": job.table.summits_missing,
         },
         "ambiguous_bases_read_as_n": job.genome.non_acgtn_count,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "regions_per_second": round(len(job.plan) / max(seconds["scoring"], 1e-9), 4),
+        "regions_per_second": round((spool.rows - spool.resumed_rows) / max(seconds["scoring"], 1e-9), 4),
         "peak_memory_bytes": provenance.peak_memory_bytes(),
         "approximations": [approximation.sentence() for approximation in job.folds[0].program.approximations],
         "next_commands": motif_commands(job.paths, job.plan.length),

@@ -32,24 +32,26 @@ def read_regions(
     path: Path | str,
     *,
     stdin: BinaryIO | None = None,
-    scratch: Path | None = None,
+    kept: Path | None = None,
+    source: str | None = None,
     allow_empty: bool = False,
 ) -> RegionTable:
     """Every data row of a BED or narrowPeak file, in file order.
 
-    ``"-"`` reads ``stdin``, which is first copied to ``scratch/stdin.bed`` (or to a temporary file that goes
-    when reading ends). Raises InputError with ``path:line`` for the first row that cannot be trusted.
+    ``"-"`` reads ``stdin``, which is first copied to ``kept`` (or to a temporary file that goes when reading
+    ends). ``source`` is what messages call the file. Raises InputError with ``path:line`` for the first row
+    that cannot be trusted.
     """
     if str(path) != "-":
-        return _read_file(Path(path), str(path), allow_empty)
+        return _read_file(Path(path), source or str(path), allow_empty)
     if stdin is None:
         raise ValueError("read_regions('-') needs the stdin argument")
     with tempfile.TemporaryDirectory(prefix="dlgenome-") as temporary:
-        kept = (scratch or Path(temporary)) / "stdin.bed"
-        with kept.open("wb") as target:
-            kept.chmod(0o600)
+        copy = kept or Path(temporary) / "stdin.bed"
+        with copy.open("wb") as target:
+            copy.chmod(0o600)
             shutil.copyfileobj(stdin, target)
-        return _read_file(kept, "stdin", allow_empty)
+        return _read_file(copy, source or "stdin", allow_empty)
 
 
 def _read_file(path: Path, source: str, allow_empty: bool) -> RegionTable:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dlgenome.encoding import one_hot
 from dlgenome.errors import InputError
-from dlgenome.types import Region, RegionScores, ScoredWindow, Window
+from dlgenome.types import FailedWindow, Region, RegionScores, ScoredWindow, SkippedRegion, Window
 
 ScoreDtype = Literal["float32", "float16"]
 
@@ -110,17 +110,31 @@ def layout_of(first: ScoredWindow, targets: tuple[str, ...], score_dtype: ScoreD
     )
 
 
-def encode_block(layout: BlockLayout, rows: Sequence[ScoredWindow]) -> list[bytes]:
-    """The parts of a block. Raises InputError for scores that are not numbers or do not fit the dtype."""
+def encode_block(
+    layout: BlockLayout, rows: Sequence[ScoredWindow], failed: Sequence[FailedWindow] = ()
+) -> list[bytes]:
+    """The parts of a block: rows, and what failed before, between and after them.
+
+    Raises InputError for scores that are not numbers or do not fit the dtype.
+    """
+    crcs: dict[str, list[int]] = {target: [] for target in layout.targets}
+    chunks = _encode_rows(layout, rows, crcs) if rows else []
+    facts = {**_facts(layout, rows, crcs), "failed": [_failure(one) for one in failed]}
+    return [zlib.compress(json.dumps(facts).encode(), GZIP_LEVEL), *chunks]
+
+
+def _encode_rows(
+    layout: BlockLayout, rows: Sequence[ScoredWindow], crcs: dict[str, list[int]]
+) -> list[bytes]:
+    """The chunks of all datasets; fills in the checksums of the projected scores."""
     sequences = one_hot(np.stack([row.codes for row in rows]))
     chunks = _encode_chunks(sequences, layout.sequence_chunk_rows)
-    crcs: dict[str, list[int]] = {}
     for target, dataset in layout.datasets():
         stored = _scores(layout, rows, target, dataset)
         chunks += _encode_chunks(stored, layout.score_chunk_rows)
         if dataset == "projected_shap":
             crcs[target] = [zlib.crc32(values.tobytes()) for values in stored]
-    return [zlib.compress(json.dumps(_facts(layout, rows, crcs)).encode(), GZIP_LEVEL), *chunks]
+    return chunks
 
 
 def decode_facts(part: bytes) -> Facts:
@@ -136,6 +150,14 @@ def decode_windows(facts: Facts) -> list[Window]:
     return [
         Window(Region(**dict(zip(names, region, strict=True))), *window)
         for region, window in zip(regions, windows, strict=True)
+    ]
+
+
+def decode_failures(facts: Facts) -> list[tuple[int, SkippedRegion]]:
+    """(place among the windows, region and reason) of what failed."""
+    return [
+        (failure["row"], SkippedRegion(Region(**failure["region"]), failure["reason"]))
+        for failure in facts["failed"]
     ]
 
 
@@ -182,8 +204,14 @@ def _encode_chunk(values: NDArray[Any], rows_per_chunk: int) -> bytes:
     return zlib.compress(by_item.T.tobytes(), GZIP_LEVEL)
 
 
+def _failure(failed: FailedWindow) -> dict[str, Any]:
+    region = {field: getattr(failed.window.region, field) for field in _REGION_FIELDS}
+    return {"row": failed.row, "reason": failed.reason, "region": region}
+
+
 def _facts(layout: BlockLayout, rows: Sequence[ScoredWindow], crcs: dict[str, list[int]]) -> Facts:
     return {
+        "rows": [row.row for row in rows],
         "windows": {field: [getattr(row.window, field) for row in rows] for field in _WINDOW_FIELDS},
         "regions": {field: [getattr(row.window.region, field) for row in rows] for field in _REGION_FIELDS},
         "qc": {

@@ -15,14 +15,16 @@ from dlgenome.scores import AttributeValue, CompletenessSummary, ScoresFile, sum
 from dlgenome.types import Contig, SkippedRegion, Window
 from dlgenome.writers.bed import write_interpreted_regions, write_skipped
 from dlgenome.writers.bigwig import write_bigwig
-from dlgenome.writers.blocks import ScoreDtype, decode_windows
+from dlgenome.writers.blocks import decode_windows
 from dlgenome.writers.disk import clear_write_errors, sync
 from dlgenome.writers.hdf5 import write_scores
 from dlgenome.writers.npz import write_npz
 from dlgenome.writers.overlap import Overlap
-from dlgenome.writers.paths import TRACK_EXTRAS, OutputPaths, check_space, discard_partial
+from dlgenome.writers.partial import discard_partial
+from dlgenome.writers.paths import TRACK_EXTRAS, OutputPaths, check_space
 from dlgenome.writers.run_json import write_run_json
-from dlgenome.writers.spool import Spool, SpoolReader
+from dlgenome.writers.spool import Spool
+from dlgenome.writers.spool_reader import SpoolReader
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,6 @@ def finish_run(
     formats: Collection[str],
     overlap: Overlap,
     crop: int | None,
-    score_dtype: ScoreDtype,
     run_facts: Callable[[], Mapping[str, Any]],
     target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
 ) -> dict[str, CompletenessSummary]:
@@ -49,8 +50,6 @@ def finish_run(
     when the disk is full or fails; whatever has its final name by then is whole, and there is no
     ``run.json``.
     """
-    if score_dtype != spool.score_dtype:
-        raise ValueError(f"the spool was opened for {spool.score_dtype}, not {score_dtype}")
     paths = replace(paths, formats=frozenset(formats))
     spool.close()
     _check_room(paths)
@@ -67,7 +66,8 @@ def finish_run(
                 paths, reader, target, contigs, own, provenance, overlap=overlap, crop=crop
             )
         write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
-    write_skipped(paths.inside_partial(paths.skipped_tsv), skipped)
+        all_skipped = sorted([*skipped, *reader.failures()], key=lambda one: one.region.input_row)
+    write_skipped(paths.inside_partial(paths.skipped_tsv), all_skipped)
     outputs = [path.name for path in paths.all()]
     facts = {"completeness": completeness, "outputs": outputs, **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)

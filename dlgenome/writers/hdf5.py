@@ -14,7 +14,7 @@ from dlgenome.scores import FORMAT_VERSION, PROVENANCE_ATTRIBUTES, AttributeValu
 from dlgenome.types import Contig
 from dlgenome.writers.blocks import GZIP_LEVEL, Facts
 from dlgenome.writers.disk import clear_write_errors
-from dlgenome.writers.spool import SpoolReader
+from dlgenome.writers.spool_reader import SpoolReader
 
 COLUMN_CHUNK_ROWS = 4096
 GATHERED_ROWS = 256

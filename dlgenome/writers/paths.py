@@ -1,4 +1,4 @@
-"""Where the files of a run go, and the checks that come before any work is done.
+"""Where the files of a run go, and how much room they take.
 
 Everything is written inside ``PREFIX.partial/`` and renamed to its final name when it is complete;
 ``run.json`` comes last and means that the run is finished.
@@ -6,29 +6,21 @@ Everything is written inside ``PREFIX.partial/`` and renamed to its final name w
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlgenome.errors import Interrupted, UsageError
 
-logger = logging.getLogger(__name__)
-
 FORMATS = frozenset({"h5", "bigwig", "npz"})
-MARKER = "dlgenome-unfinished-run.txt"
 SPOOL = "scores.spool"
-
-_MARKER_TEXT = "An unfinished dlgenome run keeps its work here. Deleting this folder discards that work.\n"
+STATE = "run-state.json"
+KEPT_REGIONS = "stdin.bed"
 TRACK_EXTRAS = ("fold_sd",)
 """Further arrays that get a bigWig of their own, beside their place in the HDF5 file."""
 
-_ENDINGS = (
-    *("_scores.h5", "_scores.bw", "_ohe.npz", "_attr.npz", ".bed", ".tsv", ".json"),
-    *(f"_{extra}.bw" for extra in TRACK_EXTRAS),
-)
-_SCRATCH = "scratch-"
+SCRATCH = "scratch-"
+"""How files in ``PREFIX.partial`` begin that a step of the work leaves to nobody."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +86,24 @@ class OutputPaths:
         """The finished rows of an unfinished run, inside ``partial``."""
         return self.partial / SPOOL
 
+    @property
+    def state(self) -> Path:
+        """What the unfinished run was asked to do, inside ``partial``: there once it can go on."""
+        return self.partial / STATE
+
+    @property
+    def kept_regions(self) -> Path:
+        """The regions that came through standard input, inside ``partial``."""
+        return self.partial / KEPT_REGIONS
+
+    @property
+    def lock(self) -> Path:
+        """``PREFIX.partial.lock``: there while a process works on the prefix."""
+        return self._beside(".partial.lock")
+
     def scratch(self, name: str) -> Path:
         """A path inside ``partial`` for a file that goes away with it."""
-        return self.partial / f"{_SCRATCH}{name}"
+        return self.partial / f"{SCRATCH}{name}"
 
     def inside_partial(self, final: Path) -> Path:
         """Where a final file is written before it gets its name."""
@@ -111,115 +118,6 @@ class OutputPaths:
                 files += [self.bigwig(target), *self.extra_bigwigs(target).values()]
             files += self.npz(target) if "npz" in self.formats else ()
         return (*files, self.regions_bed, self.skipped_tsv, self.run_json)
-
-
-def prepare_outputs(paths: OutputPaths, *, overwrite: bool) -> None:
-    """Try every output path and create ``PREFIX.partial``; earlier final files stay until replaced.
-
-    Raises UsageError when the prefix cannot be written to, when output exists and ``overwrite`` is false,
-    and for a ``PREFIX.partial`` that is not ours, whatever ``overwrite`` says.
-    """
-    _check_folder(paths)
-    existing = [path for path in paths.all() if _exists(path)]
-    folders = [path for path in existing if path.is_dir()]
-    if folders:
-        raise UsageError(f"{folders[0]} is a folder, and this run would write a file of that name.")
-    if existing and not overwrite:
-        names = ", ".join(str(path) for path in existing)
-        raise UsageError(f"This output exists: {names}. Choose another -o, or replace it with --overwrite.")
-    if _exists(paths.partial):
-        _check_partial(paths)
-        if not overwrite:
-            raise UsageError(
-                f"{paths.partial} holds an unfinished run, or one that is still running; "
-                "choose another -o, or discard it with --overwrite."
-            )
-        discard_partial(paths)
-    _create_partial(paths)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UsageError(f"Cannot write {path}: {error.strerror}. Choose another -o.") from error
-    return True
-
-
-def _check_folder(paths: OutputPaths) -> None:
-    folder = paths.prefix.parent
-    if paths.prefix.is_dir() or paths.prefix.name in ("", ".."):
-        raise UsageError(f"-o {paths.prefix} is a folder; add how file names begin, as in -o DIR/run1.")
-    if not folder.is_dir():
-        if _exists(folder):
-            raise UsageError(f"-o {paths.prefix}: {folder} is a file, not a folder; choose another -o.")
-        raise UsageError(f"-o {paths.prefix}: the folder {folder} does not exist; create it first.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"-o {paths.prefix}: the folder {folder} may not be written to.")
-
-
-def _create_partial(paths: OutputPaths) -> None:
-    try:
-        paths.partial.mkdir()
-        (paths.partial / MARKER).write_text(_MARKER_TEXT)
-        for final in paths.all():
-            trial = paths.inside_partial(final)
-            trial.touch()
-            trial.unlink()
-    except FileExistsError as error:
-        raise UsageError(
-            f"{paths.partial} was created a moment ago by another run; give each run its own -o."
-        ) from error
-    except OSError as error:
-        if paths.partial.is_dir() and (paths.partial / MARKER).is_file():
-            discard_partial(paths)
-        raise UsageError(f"Cannot write to {paths.partial}: {error.strerror}. Choose another -o.") from error
-
-
-def _check_partial(paths: OutputPaths) -> None:
-    """Raise UsageError unless the folder is ours and everything in it is, too."""
-    partial = paths.partial
-    if partial.is_symlink() or not partial.is_dir() or not (partial / MARKER).is_file():
-        raise UsageError(
-            f"{partial} is in the way and was not made by dlgenome; move it, or choose another -o "
-            "(--overwrite does not delete it)."
-        )
-    foreign = sorted(path for path in partial.iterdir() if not _is_ours(path, paths.prefix.name))
-    if foreign:
-        raise UsageError(
-            f"{foreign[0]} is not a file of dlgenome, so {partial} is not deleted; move that file away first."
-        )
-
-
-def _is_ours(path: Path, prefix_name: str) -> bool:
-    if path.is_dir() and not path.is_symlink():
-        return False
-    if path.name in (MARKER, SPOOL) or path.name.startswith(_SCRATCH):
-        return True
-    return path.name.startswith(f"{prefix_name}.") and path.name.endswith(_ENDINGS)
-
-
-def discard_partial(paths: OutputPaths) -> None:
-    """Remove ``PREFIX.partial`` and our files in it; raises UsageError when it holds anything else."""
-    _check_partial(paths)
-    files = sorted(paths.partial.iterdir(), key=lambda path: path.name == MARKER)
-    try:
-        for path in files:
-            path.unlink()
-        paths.partial.rmdir()
-    except OSError as error:
-        raise UsageError(f"Cannot remove {paths.partial}: {error.strerror}. Remove it by hand.") from error
-
-
-def abandon(paths: OutputPaths) -> None:
-    """Leave no ``PREFIX.partial`` of work that failed; where it must stay, a warning says why."""
-    try:
-        if paths.partial.exists():
-            discard_partial(paths)
-    except UsageError as problem:  # must not hide what went wrong before
-        logger.warning("%s", problem)
 
 
 def estimate_bytes(

@@ -1,47 +1,28 @@
 """The spool: finished rows, safe on disk within seconds, from which the final files are made once at the end.
 
-A record is a head (magic, block number, number of rows, number of parts, a length and a CRC32 for each
-part, and a CRC32 of the head itself) followed by the parts. The record with block number -1 comes first and
-holds the layout. A reader stops at the first record that is not whole, so a spool that was cut anywhere
-loses at most its last block.
+Its records (``records.py``) are read back up to the first that is not whole, so a spool that was cut anywhere
+loses at most its last blocks, and a run goes on from there.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import time
-import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
-from dlgenome.errors import UsageError
-from dlgenome.types import ScoredWindow
-from dlgenome.writers.blocks import (
-    BlockLayout,
-    Facts,
-    ScoreDtype,
-    decode_facts,
-    encode_block,
-    layout_of,
-)
+from dlgenome.errors import InputError, UsageError
+from dlgenome.types import FailedWindow, ScoredWindow
+from dlgenome.writers.blocks import BlockLayout, encode_block
 from dlgenome.writers.disk import clear_write_errors
 from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.records import LAYOUT_BLOCK, encode_layout, record_head
+from dlgenome.writers.spool_reader import SpoolReader
 
 SYNC_SECONDS = 5.0
-
-_MAGIC = b"dlgspool"
-_HEAD = struct.Struct("<8siII")
-_PART = struct.Struct("<QI")
-_CRC = struct.Struct("<I")
-_LAYOUT_BLOCK = -1
-_MAX_PARTS = 2**20
 
 
 class Spool:
@@ -51,33 +32,41 @@ class Spool:
     arrive.
     """
 
-    def __init__(self, paths: OutputPaths, *, score_dtype: ScoreDtype = "float32", threads: int = 2) -> None:
+    def __init__(
+        self, paths: OutputPaths, layout: BlockLayout, *, threads: int = 2, resume_blocks: int | None = None
+    ) -> None:
+        """Begin a spool, or go on behind the first ``resume_blocks`` blocks of the one that is there.
+
+        Raises UsageError for npz files of a method that has no hypothetical contributions.
+        """
+        _check_layout(paths, layout)
         self.paths = paths
-        self.score_dtype = score_dtype
+        self.layout = layout
         self.rows = 0
+        """Rows taken over; windows that failed are not among them."""
+        self.next_row = 0
+        """Place, among the windows of the run, of the one that is due."""
+        self.resumed_rows = 0
+        """Rows that were there when it was opened."""
         self._threads = max(1, threads)
-        self._layout: BlockLayout | None = None
         self._waiting: list[ScoredWindow] = []
+        self._failed: list[FailedWindow] = []
         self._encoding: deque[tuple[int, Future[list[bytes]]]] = deque()
         self._blocks = 0
         self._last_sync = time.monotonic()
-        with clear_write_errors(paths.spool):
-            self._file = paths.spool.open("xb")
+        self._open(resume_blocks)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="dlgenome-spool")
 
-    def append(self, rows: Sequence[ScoredWindow]) -> None:
-        """Add the next rows; returns when they are taken over, and waits while too much is unwritten.
+    def append(self, rows: Sequence[ScoredWindow | FailedWindow]) -> None:
+        """Add the next windows; returns when they are taken over, and waits while too much is unwritten.
 
         An empty list is welcome: it gives the spool a chance to sync what it has.
         Raises Interrupted when the disk is full and InputError for scores that cannot be stored.
         """
         for row in rows:
-            layout = self._layout or self._begin(row)
-            self._check(row, layout)
-            self._waiting.append(row)
-            self.rows += 1
-            if len(self._waiting) == layout.block_rows:
-                self._encode_waiting(layout)
+            self._take(row)
+            if len(self._waiting) == self.layout.block_rows:
+                self._encode_waiting()
         overdue = time.monotonic() - self._last_sync > SYNC_SECONDS
         self._write_encoded(0 if overdue else 2 * self._threads)
         if overdue:
@@ -88,8 +77,8 @@ class Spool:
         if self._file.closed:
             return
         try:
-            if self._waiting and self._layout is not None:
-                self._encode_waiting(self._layout)
+            if self._waiting or self._failed:
+                self._encode_waiting()
             self._write_encoded(0)
             self._sync()
         finally:
@@ -105,27 +94,35 @@ class Spool:
     ) -> None:
         self.close()
 
-    def _begin(self, first: ScoredWindow) -> BlockLayout:
-        layout = layout_of(first, self.paths.targets, self.score_dtype)
-        if "npz" in self.paths.formats and not all(layout.hypothetical):
-            raise UsageError(
-                "npz files hold hypothetical contributions and this method has none; drop npz from --formats."
-            )
-        if layout.extras != tuple(sorted(self.paths.extras)):
-            raise ValueError(f"the scores hold {layout.extras} and the output paths name {self.paths.extras}")
-        self._layout = layout
-        self._write(_LAYOUT_BLOCK, 0, [json.dumps(asdict(layout)).encode()])
-        return layout
+    def _open(self, resume_blocks: int | None) -> None:
+        with clear_write_errors(self.paths.spool):
+            if resume_blocks is None:
+                self._file: BinaryIO = self.paths.spool.open("wb")
+                self._write(LAYOUT_BLOCK, 0, [encode_layout(self.layout)])
+                return
+            with SpoolReader(self.paths.spool) as reader:
+                self._blocks, self.rows, end = reader.blocks_end(resume_blocks)
+                self.next_row, self.resumed_rows = reader.next_row(resume_blocks), self.rows
+            self._file = self.paths.spool.open("r+b")
+            self._file.truncate(end)
+            self._file.seek(end)
 
-    def _check(self, row: ScoredWindow, layout: BlockLayout) -> None:
-        if row.row != self.rows:
-            raise ValueError(f"row {row.row} came where row {self.rows} was due")
-        if not layout.fits(row):
+    def _take(self, row: ScoredWindow | FailedWindow) -> None:
+        if row.row != self.next_row:
+            raise ValueError(f"row {row.row} came where row {self.next_row} was due")
+        if isinstance(row, FailedWindow):
+            self._failed.append(row)
+        elif self.layout.fits(row):
+            self._waiting.append(row)
+            self.rows += 1
+        else:
             raise ValueError(f"row {row.row} has another length or other scores than the rows before it")
+        self.next_row += 1
 
-    def _encode_waiting(self, layout: BlockLayout) -> None:
-        rows, self._waiting = self._waiting, []
-        self._encoding.append((len(rows), self._pool.submit(encode_block, layout, rows)))
+    def _encode_waiting(self) -> None:
+        rows, failed = self._waiting, self._failed
+        self._waiting, self._failed = [], []
+        self._encoding.append((len(rows), self._pool.submit(encode_block, self.layout, rows, failed)))
         self._write_encoded(2 * self._threads)
 
     def _write_encoded(self, allowed_unwritten: int) -> None:
@@ -138,12 +135,15 @@ class Spool:
         except BaseException:  # a block is missing: nothing that comes after it may be written
             self._encoding.clear()
             self._waiting.clear()
+            self._failed.clear()
             raise
 
     def _write(self, block: int, n_rows: int, parts: list[bytes]) -> None:
+        """One record, handed to the system at once: a killed process loses nothing that was written."""
         with clear_write_errors(self.paths.spool):
-            self._file.write(_head(block, n_rows, parts))
+            self._file.write(record_head(block, n_rows, parts))
             self._file.writelines(parts)
+            self._file.flush()
 
     def _sync(self) -> None:
         with clear_write_errors(self.paths.spool):
@@ -152,122 +152,22 @@ class Spool:
         self._last_sync = time.monotonic()
 
 
-@dataclass(frozen=True)
-class SpoolBlock:
-    """Where one block lies in the spool file."""
-
-    first_row: int
-    rows: int
-    part_offsets: tuple[int, ...]
-    """Where each part begins, and where the last one ends."""
-
-
-class SpoolReader:
-    """Reads the whole records of a spool and ignores what follows the first damaged one.
-
-    Opening it checks every record, so the disk has been read back once before the final files are made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.layout: BlockLayout | None = None
-        self.rows = 0
-        self.good_bytes = 0
-        """Length of the file up to the first damaged record."""
-        self._blocks: list[SpoolBlock] = []
-        self._file = path.open("rb")
-        self._scan()
-
-    def blocks(self) -> Iterator[tuple[SpoolBlock, Facts]]:
-        """Each block with the facts about its rows, in order."""
-        for block in self._blocks:
-            yield block, decode_facts(self._part(block, 0))
-
-    def chunks(self, target: str, dataset: str) -> Iterator[tuple[int, bytes]]:
-        """(first row, compressed chunk) of ``raw`` (target ``""``), ``shap``, ``projected_shap``, extra."""
-        layout = self.known_layout
-        rows_per_chunk = layout.sequence_chunk_rows if dataset == "raw" else layout.score_chunk_rows
-        for block in self._blocks:
-            parts = layout.part_slices(block.rows)[target, dataset]
-            for position, part in enumerate(range(parts.start, parts.stop)):
-                yield block.first_row + position * rows_per_chunk, self._part(block, part)
-
-    @property
-    def known_layout(self) -> BlockLayout:
-        """The layout; raises ValueError for a spool that holds no rows."""
-        if self.layout is None:
-            raise ValueError(f"{self.path} holds no rows")
-        return self.layout
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _part(self, block: SpoolBlock, part: int) -> bytes:
-        start, end = block.part_offsets[part : part + 2]
-        self._file.seek(start)
-        return self._file.read(end - start)
-
-    def _scan(self) -> None:
-        expected = _LAYOUT_BLOCK
-        while (record := _read_record(self._file, expected)) is not None:
-            n_rows, lengths = record
-            end = self._file.tell()
-            offsets = [end - sum(lengths)]
-            for length in lengths:
-                offsets.append(offsets[-1] + length)
-            block = SpoolBlock(self.rows, n_rows, tuple(offsets))
-            if expected == _LAYOUT_BLOCK:
-                self.layout = _decode_layout(self._part(block, 0))
-                self._file.seek(end)
-            else:
-                self._blocks.append(block)
-                self.rows += n_rows
-            self.good_bytes = end
-            expected += 1
+def resumable_blocks(paths: OutputPaths, layout: BlockLayout) -> int:
+    """Full blocks in the spool of an unfinished run; raises InputError for a spool of another layout."""
+    with SpoolReader(paths.spool) as reader:
+        if reader.layout is None:
+            return 0
+        if reader.layout != layout:
+            raise InputError(
+                f"{paths.spool} holds other scores than this run makes; start anew with --overwrite."
+            )
+        return reader.full_blocks()
 
 
-def _decode_layout(part: bytes) -> BlockLayout:
-    fields: dict[str, Any] = json.loads(part)
-    return BlockLayout(
-        length=fields["length"],
-        score_dtype=fields["score_dtype"],
-        targets=tuple(fields["targets"]),
-        hypothetical=tuple(fields["hypothetical"]),
-        extras=tuple(fields["extras"]),
-    )
-
-
-def _head(block: int, n_rows: int, parts: list[bytes]) -> bytes:
-    head = _HEAD.pack(_MAGIC, block, n_rows, len(parts))
-    head += b"".join(_PART.pack(len(part), zlib.crc32(part)) for part in parts)
-    return head + _CRC.pack(zlib.crc32(head))
-
-
-def _read_record(file: BinaryIO, expected: int) -> tuple[int, list[int]] | None:
-    """(rows, part lengths) of the record at the file's position, which moves on; None if it is damaged."""
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    magic, block, n_rows, n_parts = _HEAD.unpack(head)
-    if magic != _MAGIC or block != expected or n_parts > _MAX_PARTS:
-        return None
-    table = file.read(n_parts * _PART.size)
-    crc = file.read(_CRC.size)
-    if len(crc) < _CRC.size or _CRC.unpack(crc)[0] != zlib.crc32(head + table):
-        return None
-    lengths = []
-    for length, part_crc in _PART.iter_unpack(table):
-        part = file.read(length)
-        if len(part) != length or zlib.crc32(part) != part_crc:
-            return None
-        lengths.append(length)
-    return n_rows, lengths
+def _check_layout(paths: OutputPaths, layout: BlockLayout) -> None:
+    if "npz" in paths.formats and not all(layout.hypothetical):
+        raise UsageError(
+            "npz files hold hypothetical contributions and this method has none; drop npz from --formats."
+        )
+    if layout.extras != tuple(sorted(paths.extras)):
+        raise ValueError(f"the scores hold {layout.extras} and the output paths name {paths.extras}")

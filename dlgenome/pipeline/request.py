@@ -1,0 +1,143 @@
+"""What a run was asked to do, kept with an unfinished run, so that only the same resumes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dlgenome import provenance
+from dlgenome.attribution.devices import resolve_device
+from dlgenome.config import RunConfig, settings
+from dlgenome.errors import InputError, UsageError
+from dlgenome.pipeline.job import Job
+from dlgenome.provenance import file_sha256
+from dlgenome.writers.disk import clear_write_errors, sync
+from dlgenome.writers.paths import OutputPaths
+
+Request = Mapping[str, Any]
+
+_MAY_CHANGE = frozenset(
+    {
+        *("output", "overwrite", "resume", "force_unlock", "dry_run", "threads", "batch_size"),
+        *("fail_fast", "max_failures", "max_delta", "device"),
+    }
+)
+"""Settings that say where and how a run is done, not what comes out of it."""
+_PATHS = frozenset({"model", "folds", "genome", "regions", "fasta", "exclude", "plugins", "trust_pickle"})
+"""Files are known by their contents: they may have been moved."""
+_FLAGS = {"folds": "model", "targets": "target", "extra_inputs": "extra-input", "rule": "rule"}
+
+
+def request_of(config: RunConfig) -> dict[str, Any]:
+    """Every setting that the scores depend on, and the contents of the files that are read whole."""
+    chosen = {
+        name: value
+        for name, value in settings(config).items()
+        if name not in _MAY_CHANGE and name not in _PATHS
+    }
+    versions = provenance.package_versions()
+    return {
+        **chosen,
+        **_contents(config),
+        "device": resolve_device(config.device).type,
+        "version of dlgenome": versions.get("dlgenome"),
+        "version of torch": versions.get("torch"),
+    }
+
+
+def whole_request(job: Job) -> dict[str, Any]:
+    """The same, with what is known once every input is open."""
+    return {
+        **request_of(job.config),
+        "regions (sha256)": job.table.sha256,
+        "genome (names and lengths)": job.genome.digest,
+        "references (sha256)": job.references_sha256,
+        "input length": job.plan.length,
+    }
+
+
+def differences(before: Request, now: Request) -> list[str]:
+    """What is not as it was, each in a few words a user can act on."""
+    return [
+        f"{_flag(name)} was {_shown(before.get(name))} and is {_shown(now.get(name))}"
+        for name in sorted(now)
+        if before.get(name) != now.get(name)
+    ]
+
+
+def refuse_another(paths: OutputPaths, before: Request, now: Request) -> None:
+    """Raise UsageError, naming what differs, unless both ask for the same."""
+    found = differences(before, now)
+    if found:
+        raise UsageError(
+            f"--resume: {paths.prefix} was begun with other inputs or settings: {'; '.join(found)}. Give the "
+            "same again, choose another -o, or begin anew with --overwrite."
+        )
+
+
+def record_state(paths: OutputPaths, request: Request, batch_size: int) -> None:
+    """Write down what is being done; from here on the run can be resumed."""
+    text = json.dumps({"request": request, "batch_size": batch_size}, indent=2, sort_keys=True)
+    fresh = paths.scratch("state")
+    with clear_write_errors(paths.state):
+        fresh.write_text(text + "\n", encoding="utf-8")
+        sync(fresh)
+        fresh.replace(paths.state)
+        sync(paths.partial)
+
+
+def read_state(paths: OutputPaths) -> tuple[Request, int]:
+    """The request of the unfinished run and its pairs a step; raises InputError when they cannot be read."""
+    try:
+        found = json.loads(paths.state.read_text(encoding="utf-8"))
+        return dict(found["request"]), int(found["batch_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{paths.state} cannot be read, so the run cannot go on; begin anew with --overwrite."
+        ) from error
+
+
+def finished_request(paths: OutputPaths) -> Request:
+    """The request of a finished run; raises InputError when its run.json does not say."""
+    try:
+        return dict(json.loads(paths.run_json.read_text(encoding="utf-8"))["request"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{paths.run_json} does not say how the run was made; make it again with --overwrite."
+        ) from error
+
+
+def _contents(config: RunConfig) -> dict[str, str | None]:
+    """Checksums of the files that a run reads whole."""
+    fasta, exclude = config.fasta, config.exclude
+    regions = None if config.regions in (None, "-") else Path(str(config.regions))
+    return {
+        "checkpoint (sha256)": _sha256(config.model, *config.folds),
+        "regions (sha256)": _sha256(*([regions] if regions else [])),
+        "fasta (sha256)": _sha256(*([fasta] if fasta else [])),
+        "exclude (sha256)": _sha256(*([exclude] if exclude else [])),
+        "plugin (sha256)": _sha256(*config.plugins),
+    }
+
+
+def _sha256(*paths: Path) -> str | None:
+    """Of all the files; None for none, and for what cannot be read: its reader says why, better than here."""
+    try:
+        return ",".join(file_sha256(path) for path in paths) or None
+    except OSError:
+        return None
+
+
+def _flag(name: str) -> str:
+    if " " in name:
+        return f"the {name}"
+    return "--" + _FLAGS.get(name, name).replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "not given"
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,88 @@
+"""The loop over the windows of a run: read ahead, explain, spool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from dlgenome.errors import Interrupted
+from dlgenome.pipeline.explain import Batch, Strands, orient
+from dlgenome.pipeline.faults import FailureLimit, Found, GuardedExplainer
+from dlgenome.pipeline.job import Job
+from dlgenome.pipeline.prefetch import prefetch
+from dlgenome.pipeline.stopping import StopRequest
+from dlgenome.types import FailedWindow, ScoredWindow
+from dlgenome.writers.lock import Lock
+from dlgenome.writers.spool import Spool
+
+Progress = Callable[[int, int], None]
+"""Called with regions done and regions in all."""
+QUEUED_STEPS = 2
+
+
+def batches(job: Job, first: int, size: int) -> Iterator[Batch]:
+    """Windows from ``first`` on, their codes and their first references, ``size`` windows at a time."""
+    strands = Strands(job.config.reverse_complement, job.config.stranded)
+    for begin in range(first, len(job.plan), size):
+        windows = [job.plan.window(row) for row in range(begin, min(begin + size, len(job.plan)))]
+        codes = np.stack([job.genome.fetch(w.chrom, w.start, w.end) for w in windows])
+        oriented = orient(codes, windows, strands)
+        rows = np.array([w.region.input_row for w in windows])
+        yield Batch(windows, codes, oriented, job.references.draw_batch(oriented, rows))
+
+
+def score(
+    job: Job,
+    explainer: GuardedExplainer,
+    spools: Sequence[Spool],
+    locks: Sequence[Lock],
+    *,
+    progress: Progress | None,
+    stop: StopRequest,
+) -> None:
+    """Rows of the mean over folds into the first spool, those of single folds into the others.
+
+    Goes on where the spools end. Raises Interrupted when the run is to stop, or lost its lock.
+    """
+    done, total = spools[0].next_row, len(job.plan)
+    config = job.config
+    limit = FailureLimit(config.max_failures, total, config.fail_fast, already=done - spools[0].rows)
+    if progress is not None:
+        progress(done, total)
+    with prefetch(batches(job, done, explainer.sequences_per_step), QUEUED_STEPS) as steps:
+        for batch in steps:
+            _check(stop, locks)
+            found = explainer.explain(batch)
+            for window, one in zip(batch.windows, found, strict=True):
+                if isinstance(one, str):
+                    limit.add(window, one)
+            _append(spools, batch, done, found, explainer)
+            done += len(found)
+            if progress is not None:
+                progress(done, total)
+
+
+def _check(stop: StopRequest, locks: Sequence[Lock]) -> None:
+    stop.check()
+    for lock in locks:
+        if lock.lost:
+            raise Interrupted(f"{lock.path} was taken over by another run, so this one ends here")
+
+
+def _append(
+    spools: Sequence[Spool],
+    batch: Batch,
+    first: int,
+    found: Sequence[Found | str],
+    explainer: GuardedExplainer,
+) -> None:
+    for number, spool in enumerate(spools):
+        rows: list[ScoredWindow | FailedWindow] = []
+        for index, (window, one) in enumerate(zip(batch.windows, found, strict=True)):
+            if isinstance(one, str):
+                rows.append(FailedWindow(first + index, window, one))
+                continue
+            scores = one[number - 1] if number else explainer.explainer.joined(one)
+            rows.append(ScoredWindow(first + index, window, batch.codes[index], scores))
+        spool.append(rows)

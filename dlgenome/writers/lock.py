@@ -1,0 +1,203 @@
+"""One run at a time on one prefix: a lock file that tells who holds it, and whether they are still alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlgenome.errors import Interrupted, UsageError
+from dlgenome.writers.disk import clear_write_errors
+
+TOUCH_SECONDS = 30.0
+STALE_SECONDS = 300.0
+
+_CLOCK = "scratch-clock"
+_UNREADABLE: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock, and what tells it from a later one with the same number."""
+
+    host: str
+    pid: int
+    process_start: str
+    """Kernel ticks at which the process began; empty where the system does not tell."""
+    machine_start: str
+    """Identifier of this boot of the machine, and of the process namespace."""
+    job: str
+    """Number of the scheduler's job, or empty."""
+    job_restart: str
+    token: str
+
+
+def this_process() -> Holder:
+    """A holder of its own for every call."""
+    environment = os.environ
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process_start=_process_start(os.getpid()),
+        machine_start=_machine_start(),
+        job="_".join(
+            environment[name] for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID") if environment.get(name)
+        ),
+        job_restart=environment.get("SLURM_RESTART_COUNT", ""),
+        token=uuid.uuid4().hex,
+    )
+
+
+class Lock:
+    """A lock file, created by nobody else and touched every 30 seconds until it is released.
+
+    A lock is stale when its process is gone, when its job has been started again, or when the file has not
+    been touched for five minutes by the clock of its own file system, whatever the clocks of the hosts say.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        """Take the lock; raises Interrupted, naming the holder, while another run has it."""
+        self.path = path
+        self.lost = False
+        """Whether another run took the lock although this one goes on."""
+        self._holder = this_process()
+        if force:
+            path.unlink(missing_ok=True)
+        self._take()
+        self._released = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="dlgenome-lock", daemon=True)
+        self._keeper.start()
+
+    def still_held(self) -> bool:
+        """Whether the file is there and names this holder."""
+        return _read(self.path).get("token") == self._holder.token
+
+    def release(self) -> None:
+        """Remove the file, where it is still ours; may be called twice."""
+        self._released.set()
+        if self.still_held():
+            with suppress(OSError):
+                self.path.unlink()
+
+    def _take(self) -> None:
+        if self._created():
+            return
+        found = _read(self.path)
+        if not _is_stale(self.path, found, self._holder):
+            raise Interrupted(_busy(self.path, found))
+        if not (_set_aside(self.path, found, self._holder.token) and self._created()):
+            raise Interrupted(_busy(self.path, _read(self.path)))
+
+    def _created(self) -> bool:
+        try:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            with clear_write_errors(self.path), os.fdopen(descriptor, "w") as file:
+                json.dump(asdict(self._holder), file)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise UsageError(f"Cannot write {self.path}: {error.strerror}. Choose another -o.") from error
+        return True
+
+    def _keep(self) -> None:
+        while not self._released.wait(TOUCH_SECONDS):
+            if not self.still_held():
+                self.lost = True
+                return
+            with suppress(OSError):
+                os.utime(self.path)
+
+
+def _is_stale(path: Path, found: Mapping[str, Any], ours: Holder) -> bool:
+    if "token" not in found and path.is_file() and path.stat().st_size:
+        raise UsageError(f"{path} is in the way and was not made by dlgenome; move it, or choose another -o.")
+    same_host = found.get("host") == ours.host
+    if same_host and found.get("machine_start") == ours.machine_start:
+        return _process_start(int(found.get("pid", 0))) != found.get("process_start")
+    if found.get("job") and found["job"] == ours.job and found.get("job_restart") != ours.job_restart:
+        return True
+    return _seconds_untouched(path) > STALE_SECONDS
+
+
+def _set_aside(path: Path, stale: Mapping[str, Any], token: str) -> bool:
+    """Whether the stale lock is out of the way; a lock that another run took meanwhile is put back."""
+    aside = path.with_name(f"scratch-{token}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    is_the_stale_one = _read(aside) == stale
+    if not is_the_stale_one:
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+    return is_the_stale_one
+
+
+def _seconds_untouched(path: Path) -> float:
+    """Age of the file by the clock of its file system, read off a file made now."""
+    clock = path.with_name(_CLOCK)
+    try:
+        clock.touch()
+        now = clock.stat().st_mtime
+        clock.unlink(missing_ok=True)
+        return now - path.stat().st_mtime
+    except FileNotFoundError:  # released meanwhile
+        return float("inf")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):  # being written at this moment, or gone
+        return _UNREADABLE
+    return found if isinstance(found, dict) else _UNREADABLE
+
+
+def _busy(path: Path, found: Mapping[str, Any]) -> str:
+    job = f", job {found['job']}" if found.get("job") else ""
+    who = f"process {found['pid']} on {found['host']}{job}" if found.get("host") else "another process"
+    return (
+        f"{path.parent} is in use by {who}; wait for it or choose another -o "
+        "(--force-unlock if it is certain that no such run exists)."
+    )
+
+
+def _process_start(pid: int) -> str:
+    """When the process began, in kernel ticks; "gone" when there is none, empty where nobody knows."""
+    if pid == os.getpid() and not Path("/proc/self/stat").exists():
+        return ""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return _without_proc(pid)
+    return text.rpartition(")")[2].split()[19]
+
+
+def _without_proc(pid: int) -> str:
+    """The same where there is no /proc, as on macOS: only whether the process lives."""
+    if Path("/proc/self/stat").exists():
+        return "gone"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "gone"
+    except OSError:
+        pass
+    return ""
+
+
+def _machine_start() -> str:
+    facts = []
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(facts)
