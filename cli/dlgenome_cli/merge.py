@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dlgenome_cli.options import COMMON_SETTINGS, log, threads_option, verbosity_options
 from dlgenome_cli.output_options import (
@@ -17,7 +18,9 @@ from dlgenome_cli.output_options import (
 from dlgenome_cli.report import result_lines
 
 if TYPE_CHECKING:
-    from dlgenome.merging import MergeSummary
+    from dlgenome.merging import MergeConfig, MergeSummary
+
+_TAKEN_FROM_THE_RUNS = ("formats", "overlap", "crop")
 
 
 @click.command(context_settings=COMMON_SETTINGS)
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     "--mean",
     is_flag=True,
     show_default=False,
-    help="The files are folds of one model, run apart: write their mean.",
+    help="The files are folds of one model, run apart: write their mean. Without, they are shards.",
 )
 @click.option(
     "--fold-sd",
@@ -42,28 +45,27 @@ if TYPE_CHECKING:
 @overwrite_option
 @list_outputs_option
 @verbosity_options
-def merge(scores: tuple[str, ...], mean: bool, output: str, list_outputs: bool, **flags: Any) -> None:
-    """Join the scores of folds that were run as separate jobs.
+def merge(scores: tuple[str, ...], output: str, list_outputs: bool, **flags: Any) -> None:
+    """Join the scores of shards, or of folds, that were run as separate jobs.
 
     \b
+    dlgenome merge -o run run.shard-*.counts_scores.h5
     dlgenome merge --mean --fold-sd -o run fold0.counts_scores.h5 fold1.counts_scores.h5
 
-    SCORES.h5...: what `dlgenome attribute` wrote for each fold, with the same regions, genome and settings.
-    The files of several targets may be given at once. The result equals that of one `dlgenome attribute` with
-    all the folds, -m FOLD0 -m FOLD1, in this order. PREFIX.skipped_regions.tsv and the columns of the input's
-    BED are taken from the files beside SCORES.h5.
+    SCORES.h5...: what `dlgenome attribute --shard I/N` wrote for every shard, in any order, or what it wrote
+    for every fold, with the same regions, genome and settings. The files of several targets may be given at
+    once. Shards become the files of the run without --shard, folds those of one `dlgenome attribute` with
+    -m FOLD0 -m FOLD1, in this order. --formats, --overlap and --crop are those of the runs unless given here;
+    skipped regions and the columns of the input's BED are taken from the files beside SCORES.h5.
     """
     from pathlib import Path
 
-    from dlgenome.errors import UsageError
+    from dlgenome.merging import MergeConfig, merged_paths
+    from dlgenome.merging import merge as join
 
-    if not mean:
-        raise UsageError(
-            "Say what to do with the files: --mean averages folds of one model, and it is all that merge can "
-            "do so far."
-        )
-    from dlgenome.merging import MergeConfig, merge_folds, merged_paths
-
+    for name in _TAKEN_FROM_THE_RUNS:
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT:
+            flags[name] = () if name == "formats" else None
     config = MergeConfig(scores=tuple(Path(path) for path in scores), output=Path(output), **flags)
     if list_outputs:
         click.echo("\n".join(str(path) for path in merged_paths(config).all()))
@@ -71,15 +73,16 @@ def merge(scores: tuple[str, ...], mean: bool, output: str, list_outputs: bool, 
     from dlgenome_cli.progress import region_progress
 
     with region_progress() as progress:
-        summary = merge_folds(config, progress)
-    for line in report(summary):
+        summary = join(config, progress)
+    for line in report(summary, config):
         log.info("%s", line)
 
 
-def report(summary: MergeSummary) -> list[str]:
+def report(summary: MergeSummary, config: MergeConfig) -> list[str]:
     """What the user reads at the end, line by line."""
     skipped = "" if summary.skipped is None else f"; {summary.skipped:,} were skipped"
+    kind = "folds" if config.mean else "shards"
     joined = (
-        f"Joined {summary.folds} folds of {summary.scored:,} regions in {summary.seconds:.1f} s{skipped}."
+        f"Joined {summary.parts:,} {kind} of {summary.scored:,} regions in {summary.seconds:.1f} s{skipped}."
     )
     return [joined, *result_lines(summary)]

@@ -1,5 +1,5 @@
 """Files of several runs joined into the files of the one run that they could have been."""
 
-from dlgenome.merging.run import MergeConfig, MergeSummary, Progress, merge_folds, merged_paths
+from dlgenome.merging.run import MergeConfig, MergeSummary, Progress, merge, merged_paths
 
-__all__ = ["MergeConfig", "MergeSummary", "Progress", "merge_folds", "merged_paths"]
+__all__ = ["MergeConfig", "MergeSummary", "Progress", "merge", "merged_paths"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from dlgenome.errors import InputError
-from dlgenome.scores import ScoresFile
 from dlgenome.types import Region, ScoredWindow, SkippedRegion, Window
 from dlgenome.writers.bed import SKIPPED_COLUMNS
 from dlgenome.writers.paths import OutputPaths
@@ -16,7 +17,35 @@ from dlgenome.writers.paths import OutputPaths
 logger = logging.getLogger(__name__)
 
 
-def find_skipped(files: Iterable[ScoresFile]) -> tuple[SkippedRegion, ...] | None:
+class ScoresOf(Protocol):
+    """A scores file, open or only known by what it says of itself."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+
+    @property
+    def target(self) -> str:
+        """The target's name, as in the file name."""
+
+
+def paths_beside(file: ScoresOf) -> OutputPaths | None:
+    """The other files of the run that wrote this one; None for a file that was given another name."""
+    prefix = file.path.name.removesuffix(f".{file.target}_scores.h5")
+    return None if prefix == file.path.name else OutputPaths(file.path.with_name(prefix), ())
+
+
+def output_settings(file: ScoresOf) -> dict[str, Any]:
+    """The settings of the run in the run.json beside the file; empty where there is none to read."""
+    paths = paths_beside(file)
+    try:
+        found = json.loads(paths.run_json.read_text(encoding="utf-8"))["settings"] if paths else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def find_skipped(files: Iterable[ScoresOf]) -> tuple[SkippedRegion, ...] | None:
     """The skipped regions of the runs that wrote the files, or None where no list lies beside them.
 
     Raises InputError for a list that is damaged and for lists that differ.
@@ -34,7 +63,7 @@ def find_skipped(files: Iterable[ScoresFile]) -> tuple[SkippedRegion, ...] | Non
     return tuple(_skipped(first))
 
 
-def find_bed(files: Iterable[ScoresFile]) -> Path | None:
+def find_bed(files: Iterable[ScoresOf]) -> Path | None:
     """The first ``interpreted_regions.bed`` that lies beside the files."""
     return next(iter(_beside(files, "regions_bed")), None)
 
@@ -54,14 +83,13 @@ def restore_columns(pieces: Iterable[list[ScoredWindow]], bed: Path | None) -> I
             raise InputError(f"{bed} has more lines than its run has regions; move it away and join again.")
 
 
-def _beside(files: Iterable[ScoresFile], kind: str) -> list[Path]:
+def _beside(files: Iterable[ScoresOf], kind: str) -> list[Path]:
     """The files of this kind that are there, of each run once."""
     found: dict[Path, None] = {}
     for file in files:
-        prefix = file.path.name.removesuffix(f".{file.target}_scores.h5")
-        if prefix != file.path.name:
-            path = getattr(OutputPaths(file.path.with_name(prefix), ()), kind)
-            found |= {path: None} if path.is_file() else {}
+        paths = paths_beside(file)
+        if paths is not None and getattr(paths, kind).is_file():
+            found[getattr(paths, kind)] = None
     return list(found)
 
 

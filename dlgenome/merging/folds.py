@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,120 +11,107 @@ import numpy as np
 
 from dlgenome.errors import InputError, UsageError
 from dlgenome.folds import FOLD_SD, fold_mean
-from dlgenome.scores import AttributeValue, ScoresFile
+from dlgenome.merging.beside import find_bed, find_skipped, restore_columns
+from dlgenome.merging.joining import (
+    CHECKPOINT,
+    Header,
+    Joining,
+    by_target,
+    has_whole_sequences,
+    header_of,
+    pieces,
+    refuse_other_identity,
+    refuse_other_kind,
+)
+from dlgenome.scores import ScoresFile
 from dlgenome.types import ScoredWindow, Window
 
-CHECKPOINT = "checkpoint_sha256"
-"""The one identity attribute in which folds differ."""
-
-PIECE_BYTES = 2**20
+logger = logging.getLogger(__name__)
 
 Folds = Mapping[str, tuple[ScoresFile, ...]]
 """Target name -> the files of its folds, in the order given."""
 
+_PARTS = "folds"
 
-def open_folds(paths: Sequence[Path], stack: ExitStack) -> Folds:
-    """The files by target, checked to be folds of one run; ``stack`` closes them.
+
+def open_folds(paths: Sequence[Path], stack: ExitStack, *, with_sd: bool) -> Joining:
+    """The files, checked to be folds of one run; ``stack`` closes them.
 
     Raises UsageError for a target with fewer than two files, and InputError for files that cannot be read
     or that were not run alike.
     """
-    folds: dict[str, tuple[ScoresFile, ...]] = {}
+    files: dict[str, tuple[ScoresFile, ...]] = {}
     for path in paths:
         scores = stack.enter_context(ScoresFile(path))
-        folds[scores.target] = (*folds.get(scores.target, ()), scores)
-    for target, files in folds.items():
-        if len(files) < 2:
+        files[scores.target] = (*files.get(scores.target, ()), scores)
+    headers = by_target([header_of(file) for group in files.values() for file in group])
+    _check(headers)
+    everything = [file for group in files.values() for file in group]
+    for other in everything[1:]:
+        _check_kind(everything[0], other)
+    skipped, bed = find_skipped(everything), find_bed(everything)
+    _warn(skipped is None, bed is None, headers)
+    return Joining(
+        headers=tuple(header for group in headers.values() for header in group),
+        first={target: group[0] for target, group in headers.items()},
+        contigs=everything[0].contigs,
+        n_regions=everything[0].n_regions,
+        whole_sequences=has_whole_sequences(everything[0]),
+        identities={
+            target: {**group[0].identity, CHECKPOINT: _checkpoints(group)}
+            for target, group in headers.items()
+        },
+        skipped=skipped,
+        rows=lambda: restore_columns(_mean_rows(files, with_sd=with_sd), bed),
+        facts={
+            "folds": [
+                {"scores": header.path, "target": header.target, CHECKPOINT: header.attributes[CHECKPOINT]}
+                for group in headers.values()
+                for header in group
+            ]
+        },
+    )
+
+
+def _checkpoints(group: Sequence[Header]) -> str:
+    """The checkpoint checksums with commas between them, as a run of several folds records them."""
+    return ",".join(str(header.attributes[CHECKPOINT]) for header in group)
+
+
+def _check(headers: Mapping[str, tuple[Header, ...]]) -> None:
+    for target, group in headers.items():
+        if len(group) < 2:
             raise UsageError(
-                f"{files[0].path} is the only file of the target {target}; a mean needs the files of two "
+                f"{group[0].path} is the only file of the target {target}; a mean needs the files of two "
                 "folds or more."
             )
-        _check_checkpoints(files)
-        for other in files[1:]:
-            _check_identity(files[0], other)
-    first, *others = folds.values()
-    for files in others:
-        _check_same_folds(first, files)
-    for other in (file for files in folds.values() for file in files):
-        _check_kind(first[0], other)
-    return folds
-
-
-def joined_checkpoints(files: Sequence[ScoresFile]) -> str:
-    """The checkpoint checksums with commas between them, as a run of several folds records them."""
-    return ",".join(str(file.attributes[CHECKPOINT]) for file in files)
-
-
-def joined_identity(files: Sequence[ScoresFile]) -> dict[str, AttributeValue]:
-    """The identity of the run of all these folds of one target."""
-    return {**files[0].identity, CHECKPOINT: joined_checkpoints(files)}
-
-
-def joined_rows(folds: Folds, *, with_sd: bool) -> Iterator[list[ScoredWindow]]:
-    """The mean rows, some at a time; no more than these are held of any file.
-
-    Raises InputError where the files have other regions, or other bases in them.
-    """
-    first = next(iter(folds.values()))[0]
-    for rows in _pieces(first):
-        by_target = {target: [file.scored(rows) for file in files] for target, files in folds.items()}
-        expected = next(iter(by_target.values()))[0]
-        for target, pieces in by_target.items():
-            for file, piece in zip(folds[target], pieces, strict=True):
-                _check_rows(first, expected, file, piece)
-        yield [
-            ScoredWindow(
-                row.row,
-                row.window,
-                row.codes,
-                {
-                    target: fold_mean([piece[index].scores[target] for piece in pieces], with_sd)
-                    for target, pieces in by_target.items()
-                },
+        _check_checkpoints(group)
+        for other in group[1:]:
+            refuse_other_identity(group[0], other, _PARTS, frozenset({CHECKPOINT}))
+    first, *others = headers.values()
+    for group in others:
+        if _checkpoints(first) != _checkpoints(group):
+            raise InputError(
+                f"The files of {first[0].target} and of {group[0].target} are of other folds, or in another "
+                "order; give the same folds for every target, in the same order."
             )
-            for index, row in enumerate(expected)
-        ]
 
 
-def _pieces(scores: ScoresFile) -> Iterator[slice]:
-    """Slices of about a megabyte of scores; a power of two of rows, as chunks are."""
-    fitting = max(1, PIECE_BYTES // (16 * scores.length))
-    step = 1 << (fitting.bit_length() - 1)
-    return (slice(start, start + step) for start in range(0, scores.n_regions, step))
-
-
-def _check_checkpoints(files: Sequence[ScoresFile]) -> None:
+def _check_checkpoints(group: Sequence[Header]) -> None:
     seen: dict[str, Path] = {}
-    for file in files:
-        digest = str(file.attributes.get(CHECKPOINT, ""))
+    for header in group:
+        digest = str(header.attributes.get(CHECKPOINT, ""))
         if not digest:
-            raise InputError(f"{file.path} does not say which checkpoint it was made with; make it again.")
-        if "," in digest or FOLD_SD in file.extras:
-            raise InputError(f"{file.path} is a mean over folds already; give the files of the single folds.")
+            raise InputError(f"{header.path} does not say which checkpoint it was made with; make it again.")
+        if "," in digest or FOLD_SD in header.extras:
+            raise InputError(
+                f"{header.path} is a mean over folds already; give the files of the single folds."
+            )
         if digest in seen:
             raise InputError(
-                f"{seen[digest]} and {file.path} were made with the same checkpoint; give each fold once."
+                f"{seen[digest]} and {header.path} were made with the same checkpoint; give each fold once."
             )
-        seen[digest] = file.path
-
-
-def _check_identity(first: ScoresFile, other: ScoresFile) -> None:
-    ours, theirs = first.identity, other.identity
-    for name in sorted((ours.keys() | theirs.keys()) - {CHECKPOINT}):
-        if ours.get(name) != theirs.get(name):
-            raise InputError(
-                f"{name} is {ours.get(name, 'not given')} in {first.path} and "
-                f"{theirs.get(name, 'not given')} in {other.path}; folds must be run with the same inputs "
-                "and settings, so run one of them again."
-            )
-
-
-def _check_same_folds(first: Sequence[ScoresFile], files: Sequence[ScoresFile]) -> None:
-    if joined_checkpoints(first) != joined_checkpoints(files):
-        raise InputError(
-            f"The files of {first[0].target} and of {files[0].target} are of other folds, or in another "
-            "order; give the same folds for every target, in the same order."
-        )
+        seen[digest] = header.path
 
 
 def _check_kind(first: ScoresFile, other: ScoresFile) -> None:
@@ -139,12 +127,51 @@ def _check_kind(first: ScoresFile, other: ScoresFile) -> None:
             first.has_hypothetical,
             other.has_hypothetical,
         )
-    for what, (ours, theirs) in facts.items():
-        if ours != theirs:
-            raise InputError(
-                f"{first.path} and {other.path} differ in the {what}, so they cannot be joined; "
-                "folds must be run with the same inputs and settings."
+    refuse_other_kind(facts, first.path, other.path, _PARTS)
+
+
+def _warn(no_skipped: bool, no_bed: bool, headers: Mapping[str, tuple[Header, ...]]) -> None:
+    if no_skipped:
+        logger.warning(
+            "No PREFIX.skipped_regions.tsv lies beside the folds' files, so the new one is empty; which "
+            "regions were skipped is not known."
+        )
+    if no_bed:
+        logger.warning(
+            "No PREFIX.interpreted_regions.bed lies beside the folds' files, so columns 5 and 7 to 9 of the "
+            "new one are empty."
+        )
+    if any("adaptive_references" in group[0].identity for group in headers.values()):
+        logger.warning(
+            "Each fold chose its own number of references for a region (--adaptive-references); one run of "
+            "all folds draws for every fold as many as any of them needs, so its scores differ slightly."
+        )
+
+
+def _mean_rows(folds: Folds, *, with_sd: bool) -> Iterator[list[ScoredWindow]]:
+    """The mean rows, some at a time; no more than these are held of any file.
+
+    Raises InputError where the files have other regions, or other bases in them.
+    """
+    first = next(iter(folds.values()))[0]
+    for rows in pieces(first):
+        found = {target: [file.scored(rows) for file in files] for target, files in folds.items()}
+        expected = next(iter(found.values()))[0]
+        for target, of_files in found.items():
+            for file, piece in zip(folds[target], of_files, strict=True):
+                _check_rows(first, expected, file, piece)
+        yield [
+            ScoredWindow(
+                row.row,
+                row.window,
+                row.codes,
+                {
+                    target: fold_mean([piece[index].scores[target] for piece in of_files], with_sd)
+                    for target, of_files in found.items()
+                },
             )
+            for index, row in enumerate(expected)
+        ]
 
 
 def _check_rows(
