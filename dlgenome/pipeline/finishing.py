@@ -74,16 +74,22 @@ def _finish_one(
 ) -> dict[str, CompletenessSummary]:
     """The mean's files are number 0, those of the folds follow."""
     config, begun = job.config, time.monotonic()
+    own_identity = identity(job, number - 1 if number else None)
 
     def facts() -> dict[str, Any]:
         spent = {**seconds, "writing": time.monotonic() - begun}
-        return {**run_facts(job, spent, spool), "request": whole_request(job)}
+        return {
+            **run_facts(job, spent, spool),
+            "identity": own_identity,
+            "threads": threads,
+            "request": whole_request(job),
+        }
 
     return finish_run(
         paths,
         spool,
         contigs=job.genome.contigs,
-        identity=identity(job, number - 1 if number else None),
+        identity=own_identity,
         provenance=provenance_attributes(job, threads),
         skipped=job.plan.skipped,
         formats=config.formats,

@@ -77,7 +77,7 @@ def run_facts(job: Job, seconds: Mapping[str, float], spool: Spool) -> dict[str,
     failed = spool.next_row - spool.rows
     return {
         "settings": settings(job.config),
-        "identity": identity(job),
+        "working_directory": provenance.host_facts()["working_directory"],
         "targets": {target.name: target.text for target in job.targets},
         "versions": provenance.package_versions(),
         "command_line": provenance.command_line(),
