@@ -18,9 +18,12 @@ from dlgenome.scores import (
     summarize_completeness,
 )
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, Window
+from dlgenome.writers.blocks import layout_of
 from dlgenome.writers.hdf5 import write_scores
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
-from dlgenome.writers.spool import Spool, SpoolReader
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.spool import Spool
+from dlgenome.writers.spool_reader import SpoolReader
 
 CONTIGS = (Contig("chr1", 900), Contig("chrM", 50))
 
@@ -56,7 +59,7 @@ def write(
     rows = scored_rows(n_rows, length, hypothetical=hypothetical, extras=extras)
     paths = OutputPaths(folder / "run", ("counts",), extras=extras)
     prepare_outputs(paths, overwrite=True)
-    with Spool(paths) as spool:
+    with Spool(paths, layout_of(rows[0], paths.targets, "float32")) as spool:
         spool.append(rows)
     identity = {"method": "deeplift" if hypothetical else "random", "seed": 4, "max": 0.5}
     with SpoolReader(paths.spool) as reader:

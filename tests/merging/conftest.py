@@ -12,8 +12,10 @@ import pytest
 
 from dlgenome.folds import fold_mean
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
+from dlgenome.writers.blocks import layout_of
 from dlgenome.writers.finish import finish_run
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
 
 CONTIGS = (Contig("chr1", 5000), Contig("chr2", 3000))
@@ -91,7 +93,7 @@ class Folds:
         """Write a whole run; keywords change its identity."""
         paths = OutputPaths(self.folder / prefix, tuple(rows[0].scores), frozenset(formats), extras)
         prepare_outputs(paths, overwrite=False)
-        with Spool(paths, score_dtype=score_dtype) as spool:
+        with Spool(paths, layout_of(rows[0], paths.targets, score_dtype)) as spool:
             spool.append(rows)
         finish_run(
             paths,
@@ -103,7 +105,6 @@ class Folds:
             formats=formats,
             overlap="nearest",
             crop=None,
-            score_dtype=score_dtype,
             run_facts=dict,
             target_identity={target: {"target": target.upper()} for target in paths.targets},
         )

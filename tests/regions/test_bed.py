@@ -210,7 +210,7 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
 
 def test_stdin_is_kept_and_hashed(tmp_path: Path) -> None:
     content = gzip.compress(PEAK.encode())
-    table = read_regions("-", stdin=io.BytesIO(content), scratch=tmp_path)
+    table = read_regions("-", stdin=io.BytesIO(content), kept=tmp_path / "stdin.bed")
     assert (tmp_path / "stdin.bed").read_bytes() == content
     assert (tmp_path / "stdin.bed").stat().st_mode & 0o077 == 0
     assert table.sha256 == hashlib.sha256(content).hexdigest()

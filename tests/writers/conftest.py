@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
-from dlgenome.writers.blocks import ScoreDtype
+from dlgenome.writers.blocks import ScoreDtype, layout_of
 from dlgenome.writers.finish import finish_run
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
 
 CONTIGS = (Contig("chr2", 3000), Contig("chrEmpty", 700), Contig("chr1", 2000))
@@ -110,7 +111,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         skipped = [
             SkippedRegion(Region("chr1", 1, 4, name="edge", input_row=1, line=3), "over the edge of chr1")
         ]
-        with Spool(paths, score_dtype=score_dtype) as spool:
+        with Spool(paths, layout_of(rows[0], targets, score_dtype)) as spool:
             spool.append(rows[:3])
             for row in rows[3:]:
                 spool.append([row])
@@ -123,7 +124,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             "run_facts": lambda: {"n_scored": n_rows},
             **options,
         }
-        finish_run(paths, spool, skipped=skipped, formats=formats, score_dtype=score_dtype, **arguments)
+        finish_run(paths, spool, skipped=skipped, formats=formats, **arguments)
         return Run(paths, rows, arguments["contigs"], skipped)
 
     return make

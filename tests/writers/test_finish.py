@@ -12,8 +12,10 @@ import pyBigWig
 import pytest
 
 from dlgenome.errors import Interrupted
+from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.finish import finish_run
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.run_json import write_run_json
 from dlgenome.writers.spool import Spool
 
@@ -152,7 +154,7 @@ def test_a_failure_while_files_are_made_leaves_an_older_run_as_it_was(make_run: 
 def test_a_spool_that_lost_rows_is_noticed(tmp_path: Path, make_row: Callable[..., Any]) -> None:
     paths = OutputPaths(tmp_path / "p", ("counts",))
     prepare_outputs(paths, overwrite=False)
-    with Spool(paths) as spool:
+    with Spool(paths, BlockLayout(2114, "float32", ("counts",), (True,))) as spool:
         spool.append([make_row(row, length=2114, targets=("counts",)) for row in range(10)])
     data = bytearray(paths.spool.read_bytes())
     data[-1] ^= 1
@@ -168,6 +170,5 @@ def test_a_spool_that_lost_rows_is_noticed(tmp_path: Path, make_row: Callable[..
             formats=paths.formats,
             overlap="nearest",
             crop=None,
-            score_dtype="float32",
             run_facts=dict,
         )

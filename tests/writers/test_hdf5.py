@@ -11,13 +11,21 @@ import h5py
 import numpy as np
 import pytest
 
+from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig, ScoredWindow
+from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.hdf5 import write_scores
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
-from dlgenome.writers.spool import Spool, SpoolReader
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.spool import Spool
+from dlgenome.writers.spool_reader import SpoolReader
 
 MakeRun = Callable[..., Any]
 MakeRow = Callable[..., ScoredWindow]
+
+
+def layout_of_length(length: int) -> BlockLayout:
+    return BlockLayout(length, "float32", ("counts",), (True,))
 
 
 def chrombpnet_reader(path: Path) -> tuple[Any, Any, Any]:
@@ -150,7 +158,7 @@ def test_how_rows_were_handed_over_does_not_show(tmp_path: Path, make_row: MakeR
     for pieces in ([rows], [[row] for row in rows]):
         paths = OutputPaths(tmp_path / f"p{len(pieces)}", ("counts",))
         prepare_outputs(paths, overwrite=False)
-        with Spool(paths, threads=len(pieces)) as spool:
+        with Spool(paths, layout_of_length(2114), threads=len(pieces)) as spool:
             for piece in pieces:
                 spool.append(piece)
         with SpoolReader(paths.spool) as reader:
@@ -184,7 +192,7 @@ def test_memory_does_not_grow_with_the_number_of_regions(tmp_path: Path, make_ro
         paths = OutputPaths(tmp_path / f"p{n_rows}", ("counts",))
         prepare_outputs(paths, overwrite=False)
         tracemalloc.start()
-        with Spool(paths, threads=1) as spool:
+        with Spool(paths, layout_of_length(1000), threads=1) as spool:
             for row in range(n_rows):
                 spool.append([ScoredWindow(row, template.window, template.codes, template.scores)])
         with SpoolReader(paths.spool) as reader:
@@ -198,9 +206,15 @@ def test_memory_does_not_grow_with_the_number_of_regions(tmp_path: Path, make_ro
     assert peak(2000) < 1.1 * peak(200) + 2**19
 
 
-def test_zero_rows_make_an_empty_spool_that_cannot_become_a_file(tmp_path: Path) -> None:
+def test_zero_rows_make_a_file_of_no_rows(tmp_path: Path) -> None:
     paths = OutputPaths(tmp_path / "p", ("counts",))
     prepare_outputs(paths, overwrite=False)
-    Spool(paths).close()
-    with SpoolReader(paths.spool) as reader, pytest.raises(ValueError, match="holds no rows"):
-        write_scores(tmp_path / "x.h5", reader, "counts", (), {}, {})
+    Spool(paths, layout_of_length(1000)).close()
+    with SpoolReader(paths.spool) as reader:
+        write_scores(tmp_path / "x.h5", reader, "counts", (Contig("chr1", 2000),), {}, {})
+    with ScoresFile(tmp_path / "x.h5") as scores:
+        assert (scores.n_regions, scores.length) == (0, 1000)
+        assert scores.projected(slice(None)).shape == (0, 4, 1000)
+        assert scores.contigs == (Contig("chr1", 2000),)
+        assert list(scores.windows()) == []
+        assert not len(scores.qc["delta_error"])

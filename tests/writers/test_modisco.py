@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, Window
+from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.finish import finish_run
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
 
 MOTIF = np.array([1, 1, 0, 1, 1, 0, 2, 2, 3, 2, 2, 1])  # CCACCAGGTGGC
@@ -50,7 +52,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> OutputPaths:
     """The files of a run over sequences with a planted motif."""
     paths = OutputPaths(tmp_path_factory.mktemp("modisco") / "p", ("counts",), frozenset({"h5", "npz"}))
     prepare_outputs(paths, overwrite=False)
-    with Spool(paths) as spool:
+    with Spool(paths, BlockLayout(LENGTH, "float32", ("counts",), (True,))) as spool:
         spool.append(rows_with_the_motif(200))
     finish_run(
         paths,
@@ -62,7 +64,6 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> OutputPaths:
         formats=paths.formats,
         overlap="nearest",
         crop=None,
-        score_dtype="float32",
         run_facts=dict,
     )
     return paths

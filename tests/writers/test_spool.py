@@ -14,9 +14,11 @@ import pytest
 
 from dlgenome.errors import InputError, Interrupted, UsageError
 from dlgenome.types import ScoredWindow
-from dlgenome.writers.blocks import BlockLayout, chunk_rows, decode_windows, encode_block
-from dlgenome.writers.paths import OutputPaths, prepare_outputs
-from dlgenome.writers.spool import Spool, SpoolReader
+from dlgenome.writers.blocks import BlockLayout, chunk_rows, decode_windows, encode_block, layout_of
+from dlgenome.writers.partial import prepare_outputs
+from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.spool import Spool
+from dlgenome.writers.spool_reader import SpoolReader
 
 MakeRow = Callable[..., ScoredWindow]
 
@@ -28,8 +30,13 @@ def paths(tmp_path: Path) -> OutputPaths:
     return paths
 
 
+def plain(length: int) -> BlockLayout:
+    """One target, with hypothetical contributions, and nothing further."""
+    return BlockLayout(length, "float32", ("counts",), (True,))
+
+
 def spooled(paths: OutputPaths, rows: list[ScoredWindow]) -> SpoolReader:
-    with Spool(paths) as spool:
+    with Spool(paths, layout_of(rows[0], paths.targets, "float32")) as spool:
         spool.append(rows)
     return SpoolReader(paths.spool)
 
@@ -70,7 +77,7 @@ def test_chunks_are_what_hdf5_itself_would_write(tmp_path: Path, make_row: MakeR
 def test_spool_cut_at_any_byte_gives_its_whole_blocks(paths: OutputPaths, make_row: MakeRow) -> None:
     rows = [make_row(row, length=3, targets=("counts",)) for row in range(600)]
     with spooled(paths, rows) as reader:
-        whole = reader.good_bytes
+        whole = reader.blocks_end(3)[2]
         ends = [0] + [block.part_offsets[-1] for block, _ in reader.blocks()]
         row_counts = [0] + [block.first_row + block.rows for block, _ in reader.blocks()]
     data = paths.spool.read_bytes()
@@ -92,7 +99,9 @@ def test_every_byte_of_a_small_spool_may_be_the_last(paths: OutputPaths, make_ro
         cut.write_bytes(data[:size])
         with SpoolReader(cut) as reader:
             assert reader.rows == 0
-            assert reader.good_bytes <= size
+            assert reader.blocks_end(0) == (0, 0, reader.layout_end)
+            assert reader.layout_end <= size
+            assert (reader.layout is None) == (not reader.layout_end)
 
 
 def test_a_changed_byte_ends_the_spool_there(paths: OutputPaths, make_row: MakeRow) -> None:
@@ -104,11 +113,12 @@ def test_a_changed_byte_ends_the_spool_there(paths: OutputPaths, make_row: MakeR
         damaged = bytes(data[:position]) + bytes([data[position] ^ 0x10]) + bytes(data[position + 1 :])
         paths.spool.write_bytes(damaged)
         with SpoolReader(paths.spool) as reader:
-            assert (reader.rows, reader.good_bytes) == (256, first.part_offsets[-1])
+            assert (reader.rows, reader.full_blocks()) == (256, 1)
+            assert reader.blocks_end(1)[2] == first.part_offsets[-1]
 
 
 def test_rows_out_of_order_or_of_another_length_are_a_bug(paths: OutputPaths, make_row: MakeRow) -> None:
-    with Spool(paths) as spool:
+    with Spool(paths, plain(5)) as spool:
         spool.append([make_row(0, length=5, targets=("counts",))])
         with pytest.raises(ValueError, match="row 2 came where row 1 was due"):
             spool.append([make_row(2, length=5, targets=("counts",))])
@@ -121,7 +131,7 @@ def test_scores_that_are_not_finite_are_refused(paths: OutputPaths, make_row: Ma
     rows = [make_row(row, length=20_000, targets=("counts",)) for row in range(8)]
     rows[3].scores["counts"].projected[2, 7] = bad
     window = rows[3].window
-    spool = Spool(paths)
+    spool = Spool(paths, plain(20_000))
 
     def append_all() -> None:
         for row in rows:
@@ -140,16 +150,16 @@ def test_scores_too_large_for_float16_name_the_remedy(paths: OutputPaths, make_r
     row.scores["counts"].projected[0, 0] = 70_000
     with (
         pytest.raises(InputError, match="--score-dtype float32"),
-        Spool(paths, score_dtype="float16") as spool,
+        Spool(paths, replace(plain(5), score_dtype="float16")) as spool,
     ):
         spool.append([row])
 
 
-def test_npz_without_hypothetical_contributions_is_refused_early(tmp_path: Path, make_row: MakeRow) -> None:
+def test_npz_without_hypothetical_contributions_is_refused_early(tmp_path: Path) -> None:
     paths = OutputPaths(tmp_path / "p", ("counts",), frozenset({"npz"}))
     prepare_outputs(paths, overwrite=False)
-    with Spool(paths) as spool, pytest.raises(UsageError, match="npz"):
-        spool.append([make_row(0, length=5, targets=("counts",), hypothetical=False)])
+    with pytest.raises(UsageError, match="npz"):
+        Spool(paths, replace(plain(5), hypothetical=(False,)))
 
 
 def test_full_disk_is_one_clear_sentence(
@@ -158,7 +168,7 @@ def test_full_disk_is_one_clear_sentence(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    spool = Spool(paths)
+    spool = Spool(paths, plain(5))
     spool.append([make_row(0, length=5, targets=("counts",))])
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Interrupted, match=r"The disk that holds .* is full"):
@@ -171,7 +181,7 @@ def test_finished_blocks_are_synced_after_five_seconds(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    with Spool(paths) as spool:
+    with Spool(paths, plain(20_000)) as spool:
         spool.append([make_row(row, length=20_000, targets=("counts",)) for row in range(4)])
         clock[0] += 4.9
         spool.append([])
@@ -201,16 +211,16 @@ def test_further_arrays_are_part_of_the_layout(tmp_path: Path, make_row: MakeRow
 
 
 def test_rows_with_other_arrays_than_the_run_names_are_a_bug(paths: OutputPaths, make_row: MakeRow) -> None:
-    plain = make_row(0, length=5, targets=("counts",))
-    with Spool(paths) as spool, pytest.raises(ValueError, match=r"fold_sd.* the output paths name"):
-        spool.append([make_row(0, length=5, targets=("counts",), extras=("fold_sd",))])
-    paths.spool.unlink()
-    with Spool(replace(paths, extras=("fold_sd",))) as spool:
-        with pytest.raises(ValueError, match="the output paths name"):
-            spool.append([plain])
+    further = replace(plain(5), extras=("fold_sd",))
+    with pytest.raises(ValueError, match=r"fold_sd.* the output paths name"):
+        Spool(paths, further)
+    named = replace(paths, extras=("fold_sd",))
+    with pytest.raises(ValueError, match="the output paths name"):
+        Spool(named, plain(5))
+    with Spool(named, further) as spool:
         spool.append([make_row(0, length=5, targets=("counts",), extras=("fold_sd",))])
         with pytest.raises(ValueError, match="other scores than the rows before"):
-            spool.append([replace(plain, row=1)])
+            spool.append([make_row(1, length=5, targets=("counts",))])
 
 
 def test_further_arrays_that_are_not_finite_are_refused(tmp_path: Path, make_row: MakeRow) -> None:
@@ -218,15 +228,19 @@ def test_further_arrays_that_are_not_finite_are_refused(tmp_path: Path, make_row
     prepare_outputs(paths, overwrite=False)
     row = make_row(0, length=5, targets=("counts",), extras=("fold_sd",))
     row.scores["counts"].extras["fold_sd"][0, 0] = np.nan
-    with pytest.raises(InputError, match="not finite numbers"), Spool(paths) as spool:
+    layout = replace(plain(5), extras=("fold_sd",))
+    with pytest.raises(InputError, match="not finite numbers"), Spool(paths, layout) as spool:
         spool.append([row])
 
 
 def test_an_empty_spool_has_no_rows(paths: OutputPaths) -> None:
-    with spooled(paths, []) as reader:
-        assert reader.rows == 0
-        with pytest.raises(ValueError, match="holds no rows"):
-            _ = reader.known_layout
+    Spool(paths, plain(5)).close()
+    with SpoolReader(paths.spool) as reader:
+        assert (reader.rows, reader.full_blocks(), list(reader.samples())) == (0, 0, [])
+        assert reader.known_layout == plain(5)
+    paths.spool.write_bytes(b"")
+    with SpoolReader(paths.spool) as reader, pytest.raises(ValueError, match="holds no rows"):
+        _ = reader.known_layout
 
 
 def test_names_outside_ascii_survive(paths: OutputPaths, make_row: MakeRow) -> None:
