@@ -223,7 +223,7 @@ CASES = (
         ("file is a file, not a folder",),
     ),
     Bad("no such output folder", _output("none/run"), 2, ("none does not exist", "create")),
-    Bad("output that the kernel refuses", _in_proc, 2, ("Cannot write to /proc/run.partial",)),
+    Bad("output that the kernel refuses", _in_proc, 2, ("Cannot write /proc/run.partial.lock",)),
     Bad("output name too long", _output("x" * 240), 2, ("too long",)),
     Bad(
         "folder of an output's name",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,10 +25,10 @@ def after_first_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], 
     """Has the next run call a function once its first regions are scored."""
 
     def plan(act: Callable[[], object]) -> None:
+        waiting = [act]
+
         @contextmanager
         def progress() -> Iterator[Callable[[int, int], None]]:
-            waiting = [act]
-
             def advance(done: int, total: int) -> None:
                 if waiting:
                     waiting.pop()()
@@ -43,6 +44,10 @@ def only_error(result: Result) -> str:
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def stop_by(error: BaseException) -> Callable[[], object]:
@@ -65,7 +70,7 @@ def test_a_genome_that_is_cut_during_the_run_stops_it(
     assert result.exit_code == 3
     assert "genome.fa: chrA:" in only_error(result)
     assert "the file changed, was cut or went away while it was read" in only_error(result)
-    assert not list((tmp_path / "out").iterdir())
+    assert names_in(tmp_path / "out") == ["run.partial"]
 
 
 def test_inputs_deleted_during_the_run_do_no_harm(
@@ -114,11 +119,13 @@ def test_an_output_folder_that_goes_away_is_named(
     ],
     ids=["ctrl-c", "disk full", "bug"],
 )
-def test_a_stopped_run_leaves_nothing_behind(
+def test_a_stopped_run_keeps_what_a_later_one_needs_and_nothing_else(
     stop: BaseException,
     exit_code: int,
     words: str,
     attribute: Attribute,
+    finished: Path,
+    read_scores: Callable[[Path], dict[str, Any]],
     tmp_path: Path,
     after_first_step: Callable[..., None],
 ) -> None:
@@ -126,20 +133,33 @@ def test_a_stopped_run_leaves_nothing_behind(
     result = attribute("-o", tmp_path / "run")
     assert result.exit_code == exit_code
     assert words in only_error(result)
-    assert not list(tmp_path.iterdir())
+    assert names_in(tmp_path) == ["run.partial"]
+    assert names_in(tmp_path / "run.partial") == [
+        "dlgenome-unfinished-run.txt",
+        "run-state.json",
+        "scores.spool",
+    ]
+    assert f"kept in {tmp_path / 'run.partial'}, run again with --resume" in result.stderr
+    assert attribute("-o", tmp_path / "run", "--resume").exit_code == 0
+    assert "run.partial" not in names_in(tmp_path)
+    ours = read_scores(tmp_path / "run.counts_scores.h5")
+    theirs = read_scores(Path(f"{finished}.counts_scores.h5"))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_stopped_overwrite_keeps_the_earlier_files(
     attribute: Attribute, tmp_path: Path, after_first_step: Callable[..., None]
 ) -> None:
     assert attribute("-o", tmp_path / "run", "--limit", "1").exit_code == 0
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     after_first_step(stop_by(KeyboardInterrupt()))
     assert attribute("-o", tmp_path / "run", "--overwrite").exit_code == 75
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "run.partial"])
+    assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_signal_ends_the_command_with_75_and_no_half_file(inputs: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_the_command_with_75_and_says_how_to_go_on(inputs: Path, tmp_path: Path) -> None:
     regions = tmp_path / "many.bed"
     (tmp_path / "out").mkdir()
     regions.write_text("".join(f"chrA\t{start}\t{start + 20}\n" for start in range(1000, 19000)) * 10)
@@ -157,6 +177,8 @@ def test_a_signal_ends_the_command_with_75_and_no_half_file(inputs: Path, tmp_pa
         process.send_signal(signal.SIGTERM)
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert messages.splitlines()[-1].startswith("Error: Stopped by SIGTERM")
+    last = messages.splitlines()[-1]
+    assert last.startswith("Error: Stopped by SIGTERM; what was scored is kept in ")
+    assert last.endswith("run again with --resume.")
     assert "Traceback" not in messages
-    assert not list((tmp_path / "out").iterdir())
+    assert names_in(tmp_path / "out") == ["run.partial"]

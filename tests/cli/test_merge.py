@@ -109,10 +109,12 @@ def test_listed_outputs_are_the_files_written(scores: list[Path], tmp_path: Path
     assert sorted(map(str, tmp_path.iterdir())) == sorted(listed)
 
 
-def test_merge_without_mean_says_what_there_is(scores: list[Path], tmp_path: Path) -> None:
+def test_folds_are_no_shards(scores: list[Path], tmp_path: Path) -> None:
     result = merge("-o", tmp_path / "run", *scores)
-    assert result.exit_code == 2
-    assert "--mean averages folds of one model" in result.stderr
+    assert result.exit_code == 3
+    assert "checkpoint_sha256 is " in result.stderr
+    assert "shards must be run with the same inputs" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

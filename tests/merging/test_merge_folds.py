@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dlgenome.errors import InputError, UsageError
-from dlgenome.merging import MergeConfig, merge_folds, merged_paths
+from dlgenome.merging import MergeConfig, merge, merged_paths
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig, ScoredWindow
 
@@ -23,7 +23,7 @@ Folds = Any
 
 
 def config(tmp_path: Path, *scores: Path, **options: Any) -> MergeConfig:
-    return MergeConfig(scores=scores, output=tmp_path / "joined", **{"threads": 1, **options})
+    return MergeConfig(scores=scores, output=tmp_path / "joined", **{"mean": True, "threads": 1, **options})
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_joined_folds_are_the_single_run_to_the_bit(
 ) -> None:
     scores = [folds.fold(fold, hypothetical=hypothetical) for fold in range(3)]
     single = folds.single_run(3, fold_sd=fold_sd, hypothetical=hypothetical)
-    summary = merge_folds(config(tmp_path, *scores, fold_sd=fold_sd))
+    summary = merge(config(tmp_path, *scores, fold_sd=fold_sd))
     assert [path.name.replace("joined", "single") for path in summary.outputs] == [
         path.name for path in single.all()
     ]
@@ -57,12 +57,12 @@ def test_joined_folds_are_the_single_run_to_the_bit(
             assert contents(ours) == contents(theirs)
         elif theirs != single.run_json:
             assert ours.read_bytes() == theirs.read_bytes(), theirs.name
-    assert (summary.folds, summary.scored, summary.skipped) == (3, 21, 1)
+    assert (summary.parts, summary.scored, summary.skipped) == (3, 21, 1)
 
 
 def test_numbers_are_the_means_that_one_works_out_by_hand(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(3)]
-    merge_folds(config(tmp_path, *scores, fold_sd=True))
+    merge(config(tmp_path, *scores, fold_sd=True))
     stored = []
     for path in scores:
         with ScoresFile(path) as file:
@@ -89,14 +89,14 @@ def test_several_targets_are_joined_at_once(folds: Folds, tmp_path: Path) -> Non
         folds.fold(fold, targets=targets)
     single = folds.single_run(2, targets=targets, formats=("h5", "bigwig", "npz"))
     scores = [tmp_path / f"fold{fold}.{target}_scores.h5" for target in targets for fold in range(2)]
-    summary = merge_folds(config(tmp_path, *scores, formats=("h5", "bigwig", "npz")))
+    summary = merge(config(tmp_path, *scores, formats=("h5", "bigwig", "npz")))
     for ours, theirs in zip(summary.outputs, single.all(), strict=True):
         if theirs.suffix == ".h5":
             assert contents(ours) == contents(theirs)
         elif theirs != single.run_json:
             assert ours.read_bytes() == theirs.read_bytes(), theirs.name
     with pytest.raises(InputError, match="other folds, or in another order"):
-        merge_folds(config(tmp_path, *scores[:2], *scores[:1:-1], overwrite=True))
+        merge(config(tmp_path, *scores[:2], *scores[:1:-1], overwrite=True))
 
 
 def test_standard_errors_over_references_are_averaged_beside_a_new_deviation(
@@ -109,19 +109,19 @@ def test_standard_errors_over_references_are_averaged_beside_a_new_deviation(
         )
 
     scores = [folds.fold(fold, change=with_error, extras=("reference_se",)) for fold in range(2)]
-    merge_folds(config(tmp_path, *scores, fold_sd=True))
+    merge(config(tmp_path, *scores, fold_sd=True))
     with ScoresFile(scores[0]) as one, ScoresFile(scores[1]) as other:
         expected = (np.abs(one.projected(5)) + np.abs(other.projected(5))) / np.float32(2)
     with ScoresFile(tmp_path / "joined.counts_scores.h5") as joined:
         assert joined.extras == ("fold_sd", "reference_se")
         assert np.array_equal(joined.extra("reference_se", 5), expected)
     with pytest.raises(InputError, match="differ in the list of further arrays"):
-        merge_folds(config(tmp_path, scores[0], folds.fold(2), overwrite=True))
+        merge(config(tmp_path, scores[0], folds.fold(2), overwrite=True))
 
 
 def test_order_of_the_folds_is_the_order_given(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
-    merge_folds(config(tmp_path, *scores[::-1]))
+    merge(config(tmp_path, *scores[::-1]))
     with ScoresFile(tmp_path / "joined.counts_scores.h5") as joined:
         assert joined.identity["checkpoint_sha256"] == "digest1,digest0"
         assert joined.attributes["checkpoint_path"] == "fold1.pt, fold0.pt"
@@ -130,7 +130,7 @@ def test_order_of_the_folds_is_the_order_given(folds: Folds, tmp_path: Path) -> 
 
 def test_half_precision_stays_half_precision(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold, score_dtype="float16") for fold in range(2)]
-    merge_folds(config(tmp_path, *scores))
+    merge(config(tmp_path, *scores))
     with ScoresFile(tmp_path / "joined.counts_scores.h5") as joined:
         assert joined.score_dtype == "float16"
         with ScoresFile(scores[0]) as one, ScoresFile(scores[1]) as other:
@@ -140,7 +140,7 @@ def test_half_precision_stays_half_precision(folds: Folds, tmp_path: Path) -> No
 
 def test_run_json_says_what_was_joined(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
-    summary = merge_folds(config(tmp_path, *scores))
+    summary = merge(config(tmp_path, *scores))
     facts = json.loads((tmp_path / "joined.run.json").read_text())
     assert [fold["scores"] for fold in facts["folds"]] == [str(path) for path in scores]
     assert [fold["checkpoint_sha256"] for fold in facts["folds"]] == ["digest0", "digest1"]
@@ -158,7 +158,7 @@ def test_without_the_files_beside_them_scores_can_still_be_joined(
     for path in tmp_path.iterdir():
         if path.suffix in (".bed", ".tsv"):
             path.unlink()
-    summary = merge_folds(config(tmp_path, *scores))
+    summary = merge(config(tmp_path, *scores))
     assert summary.skipped is None
     assert "which regions were skipped is not known" in caplog.text
     assert "columns 5 and 7 to 9 of the new one are empty" in caplog.text
@@ -176,7 +176,7 @@ def test_folds_that_chose_their_own_references_are_joined_with_a_warning(
 
     scores = [folds.fold(0, adaptive_references=0.1)]
     scores.append(folds.fold(1, adaptive_references=0.1, change=with_more))
-    merge_folds(config(tmp_path, *scores))
+    merge(config(tmp_path, *scores))
     assert "Each fold chose its own number of references" in caplog.text
     with ScoresFile(tmp_path / "joined.counts_scores.h5") as joined:
         assert set(joined.qc["n_references"]) == {20}
@@ -185,7 +185,7 @@ def test_folds_that_chose_their_own_references_are_joined_with_a_warning(
 def test_renamed_scores_are_joined_under_their_own_target(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold).rename(tmp_path / f"renamed{fold}.h5") for fold in range(2)]
     assert merged_paths(config(tmp_path, *scores)).targets == ("counts",)
-    assert merge_folds(config(tmp_path, *scores)).skipped is None
+    assert merge(config(tmp_path, *scores)).skipped is None
 
 
 def test_scores_of_fasta_records_get_no_bigwig_unless_asked(folds: Folds, tmp_path: Path) -> None:
@@ -235,29 +235,29 @@ def test_folds_that_were_not_run_alike_are_refused_and_nothing_is_left(
 ) -> None:
     scores = [folds.fold(0), folds.fold(1, **options)]
     with pytest.raises(InputError, match=message):
-        merge_folds(config(tmp_path, *scores))
+        merge(config(tmp_path, *scores))
     assert not list(tmp_path.glob("joined*"))
 
 
 def test_one_fold_has_no_mean(folds: Folds, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"fold0.* is the only file of the target counts"):
-        merge_folds(config(tmp_path, folds.fold(0)))
+        merge(config(tmp_path, folds.fold(0)))
 
 
 def test_a_mean_is_not_joined_again(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
-    joined = merge_folds(config(tmp_path, *scores, fold_sd=True)).outputs[0]
+    joined = merge(config(tmp_path, *scores, fold_sd=True)).outputs[0]
     with pytest.raises(InputError, match="is a mean over folds already"):
-        merge_folds(replace(config(tmp_path, scores[0], joined), output=tmp_path / "again"))
+        merge(replace(config(tmp_path, scores[0], joined), output=tmp_path / "again"))
 
 
 def test_the_folds_are_never_written_over(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
     before = scores[1].read_bytes()
     with pytest.raises(UsageError, match=r"would write over .*fold1\.counts_scores\.h5"):
-        merge_folds(replace(config(tmp_path, *scores, overwrite=True), output=tmp_path / "fold1"))
+        merge(replace(config(tmp_path, *scores, overwrite=True), output=tmp_path / "fold1"))
     with pytest.raises(UsageError, match="would write over"):
-        merge_folds(
+        merge(
             replace(config(tmp_path, *scores, overwrite=True, formats=("bigwig",)), output=tmp_path / "fold1")
         )
     assert scores[1].read_bytes() == before
@@ -265,16 +265,16 @@ def test_the_folds_are_never_written_over(folds: Folds, tmp_path: Path) -> None:
 
 def test_existing_output_is_kept_unless_overwritten(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
-    merge_folds(config(tmp_path, *scores))
+    merge(config(tmp_path, *scores))
     with pytest.raises(UsageError, match=r"This output exists: .*--overwrite"):
-        merge_folds(config(tmp_path, *scores))
-    merge_folds(config(tmp_path, *scores, overwrite=True))
+        merge(config(tmp_path, *scores))
+    merge(config(tmp_path, *scores, overwrite=True))
 
 
 def test_crop_wider_than_the_windows_is_refused(folds: Folds, tmp_path: Path) -> None:
     scores = [folds.fold(fold) for fold in range(2)]
     with pytest.raises(UsageError, match="--crop 61 is wider than the windows of 60 bases"):
-        merge_folds(config(tmp_path, *scores, crop=61))
+        merge(config(tmp_path, *scores, crop=61))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_bed_of_another_run_is_noticed(
     bed = tmp_path / "fold0.interpreted_regions.bed"
     bed.write_text("\n".join(change(bed.read_text().splitlines())) + "\n")
     with pytest.raises(InputError, match=message):
-        merge_folds(config(tmp_path, *scores))
+        merge(config(tmp_path, *scores))
     assert not list(tmp_path.glob("joined*"))
 
 
@@ -310,7 +310,7 @@ def test_a_damaged_list_of_skipped_regions_is_noticed(
         path = tmp_path / f"fold{fold}.skipped_regions.tsv"
         path.write_text(text or path.read_text() + "1\tone\tchr1\t3\n")
     with pytest.raises(InputError, match=message):
-        merge_folds(config(tmp_path, *scores))
+        merge(config(tmp_path, *scores))
 
 
 def test_damaged_scores_end_it_and_leave_nothing(folds: Folds, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_damaged_scores_end_it_and_leave_nothing(folds: Folds, tmp_path: Path) -
     data[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
     scores[1].write_bytes(bytes(data))
     with pytest.raises(InputError, match=r"fold1.* is damaged: /projected_shap/seq cannot be read"):
-        merge_folds(config(tmp_path, *scores))
+        merge(config(tmp_path, *scores))
     assert not list(tmp_path.glob("joined*"))
 
 
@@ -334,7 +334,7 @@ def test_memory_does_not_grow_with_the_number_of_regions(folds: Folds, tmp_path:
             paths = folds.write(f"rows{n_rows}fold{fold}", rows, f"digest{fold}", window=600)
             scores.append(paths.scores_h5("counts"))
         tracemalloc.start()
-        merge_folds(replace(config(tmp_path, *scores), output=tmp_path / f"joined{n_rows}"))
+        merge(replace(config(tmp_path, *scores), output=tmp_path / f"joined{n_rows}"))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest
