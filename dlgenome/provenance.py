@@ -7,6 +7,7 @@ import platform
 import shlex
 import socket
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def peak_memory_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def genome_digest(contigs: Iterable[tuple[str, int]]) -> str:
+    """SHA-256 (hex) of contig names and lengths, in the order of the FASTA."""
+    lines = "".join(f"{name}\t{length}\n" for name, length in contigs)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from dlgenome.encoding import N_CODE, encode
 from dlgenome.errors import InputError
+from dlgenome.provenance import genome_digest
 from dlgenome.regions.fasta_index import READ_ERRORS, open_indexed, read_bases
-from dlgenome.regions.table import RegionTable
+from dlgenome.regions.table import RegionColumns, RegionTable
 from dlgenome.types import Codes, Contig
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ class Genome:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the contig names and lengths, in file order."""
-        lines = "".join(f"{contig.name}\t{contig.length}\n" for contig in self.contigs)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return genome_digest((contig.name, contig.length) for contig in self.contigs)
 
     def length(self, chrom: str) -> int:
         """Bases in a contig; InputError when the FASTA has none of that name."""
@@ -179,18 +179,18 @@ def regions_of_records(genome: Genome) -> RegionTable:
         sha256=sha256,
         columns=0,
         chrom_names=tuple(contig.name for contig in genome.contigs),
-        chrom_codes=np.arange(count, dtype=np.int32),
-        starts=np.zeros(count, dtype=np.int64),
-        ends=np.full(count, first.length, dtype=np.int64),
-        scores=np.zeros(count, dtype=np.int16),
-        strands=np.full(count, 2, dtype=np.int8),
-        signals=np.zeros(count),
-        p_values=np.full(count, -1.0),
-        q_values=np.full(count, -1.0),
-        summits=np.full(count, -1, dtype=np.int64),
-        input_rows=np.arange(count, dtype=np.int32),
-        lines=np.zeros(count, dtype=np.int32),
-        name_starts=np.cumsum(lengths, dtype=np.int64) - lengths,
-        name_lengths=lengths,
-        names=b"".join(names),
+        file_rows=RegionColumns(
+            chrom_codes=np.arange(count, dtype=np.int32),
+            starts=np.zeros(count, dtype=np.int64),
+            ends=np.full(count, first.length, dtype=np.int64),
+            scores=np.zeros(count, dtype=np.int16),
+            strands=np.full(count, 2, dtype=np.int8),
+            signals=np.zeros(count),
+            p_values=np.full(count, -1.0),
+            q_values=np.full(count, -1.0),
+            summits=np.full(count, -1, dtype=np.int64),
+            lines=np.zeros(count, dtype=np.int32),
+            name_bounds=np.append(0, np.cumsum(lengths, dtype=np.int64)),
+            names=b"".join(names),
+        ),
     )

@@ -2,7 +2,13 @@
 
 from dlgenome.scores.completeness import CompletenessSummary, completeness_error, summarize_completeness
 from dlgenome.scores.file import AttributeValue, ScoresFile
-from dlgenome.scores.structure import FORMAT_VERSION, PROVENANCE_ATTRIBUTES, QC_FIELDS, REGION_FIELDS
+from dlgenome.scores.structure import (
+    FORMAT_VERSION,
+    PROVENANCE_ATTRIBUTES,
+    QC_FIELDS,
+    REGION_FIELDS,
+    find_structure_problems,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -13,5 +19,6 @@ __all__ = [
     "CompletenessSummary",
     "ScoresFile",
     "completeness_error",
+    "find_structure_problems",
     "summarize_completeness",
 ]

@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
+from h5py import Dataset
 from numpy.typing import NDArray
 
 from dlgenome.errors import InputError
+from dlgenome.scores.columns import Columns
 from dlgenome.scores.structure import (
     PROVENANCE_ATTRIBUTES,
     QC_FIELDS,
@@ -24,6 +26,9 @@ from dlgenome.scores.structure import (
 from dlgenome.types import Codes, Contig, Region, RegionScores, ScoredWindow, Window
 
 AttributeValue = str | int | float | bool
+
+PIECE_BYTES = 2**20
+"""Float32 scores of the rows that are read at once where a whole file passes through."""
 
 
 class ScoresFile:
@@ -97,14 +102,15 @@ class ScoresFile:
         return tuple(Contig(str(name), int(length)) for name, length in zip(names, lengths, strict=True))
 
     @cached_property
-    def regions(self) -> dict[str, NDArray[Any]]:
+    def regions(self) -> Mapping[str, NDArray[Any]]:
         """The columns of ``/regions``, names as str; ``start`` and ``end`` are the scored window."""
-        return {field: self._column(f"regions/{field}") for field in REGION_FIELDS}
+        return Columns(REGION_FIELDS, lambda field: self._column(f"regions/{field}"))
 
     @cached_property
-    def qc(self) -> dict[str, NDArray[Any]]:
+    def qc(self) -> Mapping[str, NDArray[Any]]:
         """The columns of ``/qc``, one value for each region; the first files lack ``mean_abs_delta``."""
-        return {field: self._column(f"qc/{field}") for field in QC_FIELDS if f"qc/{field}" in self._file}
+        there = tuple(field for field in QC_FIELDS if f"qc/{field}" in self._file)
+        return Columns(there, lambda field: self._column(f"qc/{field}"))
 
     def window(self, row: int) -> Window:
         """The window of a row; its region has the window's own start and end, for no other is stored."""
@@ -113,6 +119,28 @@ class ScoresFile:
     def windows(self) -> Iterator[Window]:
         """The windows of all rows."""
         return (self.window(row) for row in range(self.n_regions))
+
+    def windows_of(self, rows: slice) -> list[Window]:
+        """The windows of some rows; nothing is kept, so a whole file can pass through in pieces."""
+        regions = {field: self._column(f"regions/{field}", rows) for field in REGION_FIELDS}
+        return [_window(regions, index) for index in range(len(regions["start"]))]
+
+    def pieces(self, n_bytes: int = PIECE_BYTES) -> Iterator[slice]:
+        """Slices of all rows whose scores are about so large; a power of two of rows, as chunks are."""
+        fitting = max(1, n_bytes // (16 * max(1, self.length)))
+        step = 1 << (fitting.bit_length() - 1)
+        return (slice(start, start + step) for start in range(0, self.n_regions, step))
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """Every dataset of the file by its path, sorted."""
+        found: list[str] = []
+        self._file.visititems(lambda name, item: found.append(name) if isinstance(item, Dataset) else None)
+        return tuple(sorted(found))
+
+    def stored(self, name: str, rows: int | slice = slice(None)) -> NDArray[Any]:
+        """Rows of any dataset exactly as they are stored: half floats stay so, names are bytes."""
+        return self._read(name, rows)
 
     def one_hot(self, rows: int | slice) -> NDArray[np.int8]:
         """(4, length) for a row number, (rows, 4, length) for a slice; N is a column of zeros."""
@@ -160,11 +188,10 @@ class ScoresFile:
             raise InputError(
                 f"{self.path} is from an early dlgenome that did not store /qc/mean_abs_delta; make it again."
             )
-        regions = {field: self._column(f"regions/{field}", rows) for field in REGION_FIELDS}
-        codes, scores = self.sequence(rows), self._region_scores(rows)
+        windows, codes, scores = self.windows_of(rows), self.sequence(rows), self._region_scores(rows)
         first = rows.indices(self.n_regions)[0]
         return [
-            ScoredWindow(first + index, _window(regions, index), codes[index], {self.target: found})
+            ScoredWindow(first + index, windows[index], codes[index], {self.target: found})
             for index, found in enumerate(scores)
         ]
 
@@ -189,7 +216,12 @@ class ScoresFile:
 
     def _column(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         values = self._read(name, rows)
-        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        if values.dtype.kind != "S":
+            return values
+        try:
+            return np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path} is damaged: /{name} holds bytes that are not text.") from error
 
     def _read(self, name: str, rows: int | slice) -> NDArray[Any]:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from dlgenome.errors import InputError
 
@@ -52,6 +54,15 @@ _REQUIRED = (
     "genome/chrom",
     "genome/length",
 )
+_KINDS = {
+    "raw/seq": "iu",
+    **{f"regions/{field}": "S" for field in ("chrom", "name", "strand")},
+    **{f"regions/{field}": "iu" for field in ("start", "end", "summit", "input_row")},
+    **{f"qc/{field}": "iu" for field in ("n_references", "crc32")},
+    "genome/chrom": "S",
+    "genome/length": "iu",
+}
+"""numpy's letters for the kinds of values that a dataset may hold; all others hold floating-point numbers."""
 _GROUPS = frozenset({"raw", "shap", "projected_shap", "regions", "genome", "qc"})
 
 
@@ -80,27 +91,52 @@ def extra_names(file: h5py.File) -> tuple[str, ...]:
 
 def check_structure(path: Path, file: h5py.File) -> None:
     """Raise InputError unless everything is there, in shapes that go together."""
+    for problem in structure_problems(file):
+        raise InputError(f"{path} {problem}")
+
+
+def find_structure_problems(path: Path) -> tuple[str, ...]:
+    """All that `structure_problems` says of a file; raises InputError where HDF5 cannot open it."""
+    with open_file(path) as file:
+        return tuple(structure_problems(file))
+
+
+def structure_problems(file: h5py.File) -> Iterator[str]:
+    """Everything that keeps the file from being read, each as the sentence that follows the file's name."""
     version = file.attrs.get("format_version")
-    missing = [name for name in _REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
-    if version is None or missing:
-        lacking = f"/{missing[0]}" if missing else "the attribute format_version"
-        raise InputError(f"{path} was not written by dlgenome: it lacks {lacking}.")
-    if int(version) > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format version {int(version)}, newer than this dlgenome reads; update dlgenome."
-        )
+    missing = [f"/{name}" for name in _REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
+    if not isinstance(version, int | np.integer):
+        missing.append("the attribute format_version")
+    elif version > FORMAT_VERSION:
+        yield f"has format version {version}, newer than this dlgenome reads; update dlgenome."
+        return
+    yield from (f"was not written by dlgenome: it lacks {name}." for name in missing)
+    if "/raw/seq" in missing:
+        return
     shape = file["raw/seq"].shape
     if len(shape) != 3 or shape[1] != 4:
-        raise InputError(f"{path} is damaged: /raw/seq has the shape {shape}, not (regions, 4, length).")
-    for name in ("shap/seq", "projected_shap/seq", *(f"{extra}/seq" for extra in extra_names(file))):
-        if name in file and file[name].shape != shape:
-            raise InputError(f"{path} is damaged: /{name} and /raw/seq differ in shape.")
-    columns = [f"qc/{field}" for field in LATER_QC_FIELDS if f"qc/{field}" in file]
-    for name in (*_REQUIRED, *columns):
-        if name.startswith(("regions/", "qc/")) and file[name].shape != shape[:1]:
-            raise InputError(
-                f"{path} is damaged: /{name} does not have one value for each of {shape[0]} regions."
-            )
+        yield f"is damaged: /raw/seq has the shape {shape}, not (regions, 4, length)."
+        return
+    tensors = (*_TENSORS, "shap/seq", *(f"{extra}/seq" for extra in extra_names(file)))
+    columns = (*_REQUIRED[len(_TENSORS) :], *(f"qc/{field}" for field in LATER_QC_FIELDS))
+    for name in (*tensors, *columns):
+        if isinstance(file.get(name), h5py.Dataset):
+            yield from _dataset_problems(name, file[name], shape)
+    if not missing and file["genome/chrom"].shape != file["genome/length"].shape:
+        yield "is damaged: /genome/chrom and /genome/length differ in shape."
+
+
+def _dataset_problems(name: str, dataset: h5py.Dataset, shape: tuple[int, ...]) -> Iterator[str]:
+    """What is wrong with the shape of one dataset, and with the kind of its values."""
+    group, _, field = name.partition("/")
+    if field == "seq" and dataset.shape != shape:
+        yield f"is damaged: /{name} and /raw/seq differ in shape."
+    if group in ("regions", "qc") and dataset.shape != shape[:1]:
+        yield f"is damaged: /{name} does not have one value for each of {shape[0]} regions."
+    if group == "genome" and len(dataset.shape) != 1:
+        yield f"is damaged: /{name} has the shape {dataset.shape}, not one value a sequence of the genome."
+    if dataset.dtype.kind not in _KINDS.get(name, "f"):
+        yield f"is damaged: the values of /{name} are of the kind {dataset.dtype}."
 
 
 def check_filters(path: Path, file: h5py.File) -> None:

@@ -38,14 +38,17 @@ def write_bigwig(
     if crop is not None and not 0 < crop <= scores.length:
         raise UsageError(f"--crop {crop} must be from 1 to the length of a window, {scores.length}.")
     with clear_write_errors(path), BigWigFile(path, contigs) as bigwig:
-        for chrom, start, values in _runs(scores, overlap, crop, contigs, extra):
+        for chrom, start, values in track_runs(scores, overlap, crop, contigs, extra):
             bigwig.add(chrom, start, values)
 
 
-def _runs(
+def track_runs(
     scores: ScoresFile, overlap: Overlap, crop: int | None, contigs: tuple[Contig, ...], extra: str | None
 ) -> Iterator[tuple[str, int, Values]]:
-    """(chrom, start, values) in the order of the contigs and along each of them."""
+    """(chrom, start, values) in the order of the contigs and along each of them, as `write_bigwig` has them.
+
+    Raises InputError as that does.
+    """
     centers = scores.regions["summit"]
     starts, ends = scores.regions["start"], scores.regions["end"]
     if crop is not None:
