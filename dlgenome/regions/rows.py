@@ -12,7 +12,7 @@ import numpy as np
 
 from dlgenome.errors import InputError
 from dlgenome.regions.files import UTF8_MARK
-from dlgenome.regions.table import NARROW_PEAK_COLUMNS, RegionTable
+from dlgenome.regions.table import NARROW_PEAK_COLUMNS, RegionColumns, RegionTable
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,9 @@ class RowReader:
         self.scores_not_numbers = 0
         self.chroms: dict[bytes, int] = {}
         self.names = bytearray()
-        self.chrom_codes, self.name_lengths, self.lines = array("i"), array("i"), array("i")
-        self.starts, self.ends, self.summits, self.name_starts = (array("q") for _ in range(4))
+        self.chrom_codes, self.lines = array("i"), array("i")
+        self.starts, self.ends, self.summits = array("q"), array("q"), array("q")
+        self.name_bounds = array("q", [0])
         self.scores, self.strands = array("h"), array("b")
         self.signals, self.p_values, self.q_values = array("d"), array("d"), array("d")
 
@@ -115,9 +116,8 @@ class RowReader:
         return code
 
     def _add_name(self, name: bytes) -> None:
-        self.name_starts.append(len(self.names))
         self.names += name or b"."
-        self.name_lengths.append(len(name) or 1)
+        self.name_bounds.append(len(self.names))
 
     def _score(self, field: bytes) -> int:
         if field in _NO_VALUE:
@@ -187,20 +187,20 @@ class RowReader:
             sha256=sha256,
             columns=self.columns,
             chrom_names=tuple(name.decode("utf-8", "replace") for name in self.chroms),
-            chrom_codes=_as_numpy(self.chrom_codes, np.int32),
-            starts=_as_numpy(self.starts, np.int64),
-            ends=_as_numpy(self.ends, np.int64),
-            scores=_as_numpy(self.scores, np.int16),
-            strands=_as_numpy(self.strands, np.int8),
-            signals=_as_numpy(self.signals, np.float64),
-            p_values=_as_numpy(self.p_values, np.float64),
-            q_values=_as_numpy(self.q_values, np.float64),
-            summits=_as_numpy(self.summits, np.int64),
-            input_rows=np.arange(len(self.starts), dtype=np.int32),
-            lines=_as_numpy(self.lines, np.int32),
-            name_starts=_as_numpy(self.name_starts, np.int64),
-            name_lengths=_as_numpy(self.name_lengths, np.int32),
-            names=bytes(self.names),
+            file_rows=RegionColumns(
+                chrom_codes=_as_numpy(self.chrom_codes, np.int32),
+                starts=_as_numpy(self.starts, np.int64),
+                ends=_as_numpy(self.ends, np.int64),
+                scores=_as_numpy(self.scores, np.int16),
+                strands=_as_numpy(self.strands, np.int8),
+                signals=_as_numpy(self.signals, np.float64),
+                p_values=_as_numpy(self.p_values, np.float64),
+                q_values=_as_numpy(self.q_values, np.float64),
+                summits=_as_numpy(self.summits, np.int64),
+                lines=_as_numpy(self.lines, np.int32),
+                name_bounds=_as_numpy(self.name_bounds, np.int64),
+                names=bytes(self.names),
+            ),
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,26 @@ def make_window(region: Region, *, center: Center, length: int) -> Window:
     return Window(region=region, chrom=region.chrom, start=start, end=start + length, center=position)
 
 
+class SkippedRows(Sequence[SkippedRegion]):
+    """Rows of a table that get no window; each is made, with its reason, when it is asked for."""
+
+    def __init__(self, table: RegionTable, rows: NDArray[np.int64], reason: Callable[[Region], str]) -> None:
+        self._table, self._rows, self._reason = table, rows, reason
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, position: int) -> SkippedRegion: ...
+    @overload
+    def __getitem__(self, position: slice) -> SkippedRows: ...
+    def __getitem__(self, position: int | slice) -> SkippedRegion | SkippedRows:
+        if isinstance(position, slice):
+            return SkippedRows(self._table, self._rows[position], self._reason)
+        region = self._table[int(self._rows[position])]
+        return SkippedRegion(region, self._reason(region))
+
+
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
     """Which regions get a window and which do not; the windows themselves are made when asked for."""
@@ -37,7 +58,7 @@ class WindowPlan:
     length: int
     rows: NDArray[np.int64]
     """Rows of ``table`` that are scored, in the table's order."""
-    skipped: list[SkippedRegion]
+    skipped: Sequence[SkippedRegion]
     """The other rows, in the order of the input file."""
 
     def __len__(self) -> int:
@@ -70,16 +91,14 @@ def plan_windows(
     present = check_contigs(table, genome, skip_missing=skip_missing)
     contig_lengths = _contig_lengths(table, genome)
     _refuse_regions_past_the_end(table, genome, present, contig_lengths)
-    starts = _centers(table, center) - length // 2
-    over_start = present & (starts < 0)
-    over_end = present & (starts + length > contig_lengths)
-    kept = present if edge == "pad" else present & ~over_start & ~over_end
+    kept = present
+    if edge == "drop":
+        starts = _centers(table, center) - length // 2
+        kept = present & (starts >= 0) & (starts + length <= contig_lengths)
     left_out = np.flatnonzero(~kept)
-    skipped = [
-        SkippedRegion(table[int(row)], _reason(table, int(row), present, over_start, contig_lengths))
-        for row in left_out[np.argsort(table.input_rows[left_out], kind="stable")]
-    ]
-    return WindowPlan(table, center, length, np.flatnonzero(kept), skipped)
+    in_file_order = left_out[np.argsort(table.input_rows[left_out], kind="stable")]
+    reason = _reasons(genome, center, length)
+    return WindowPlan(table, center, length, np.flatnonzero(kept), SkippedRows(table, in_file_order, reason))
 
 
 def _centers(table: RegionTable, center: Center) -> NDArray[np.int64]:
@@ -107,16 +126,15 @@ def _refuse_regions_past_the_end(
         )
 
 
-def _reason(
-    table: RegionTable,
-    row: int,
-    present: NDArray[np.bool_],
-    over_start: NDArray[np.bool_],
-    contig_lengths: NDArray[np.int64],
-) -> str:
-    if not present[row]:
-        return "contig not in FASTA"
-    chrom = table.chrom_names[table.chrom_codes[row]]
-    if over_start[row]:
-        return f"window runs past the start of {chrom}"
-    return f"window runs past the end of {chrom} (length {contig_lengths[row]})"
+def _reasons(genome: Genome, center: Center, length: int) -> Callable[[Region], str]:
+    """A function that says why a region has no window."""
+    contig_lengths = {contig.name: contig.length for contig in genome.contigs}
+
+    def reason(region: Region) -> str:
+        if region.chrom not in contig_lengths:
+            return "contig not in FASTA"
+        if make_window(region, center=center, length=length).start < 0:
+            return f"window runs past the start of {region.chrom}"
+        return f"window runs past the end of {region.chrom} (length {contig_lengths[region.chrom]})"
+
+    return reason
