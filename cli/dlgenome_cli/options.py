@@ -241,7 +241,11 @@ model_options = together(
 
 
 device_option = click.option(
-    "--device", default="auto", metavar="auto|cpu|cuda|cuda:0|mps", help="Where the model runs."
+    "--device",
+    default="auto",
+    metavar="DEVICE",
+    help="Where the model runs: auto, cpu, cuda, cuda:0 or mps; several processes at once with cpu:N "
+    "(N of them), cuda:0,1 or cuda:all (one for each GPU).",
 )
 threads_option = click.option(
     "--threads",

@@ -12,9 +12,34 @@ from dlgenome.attribution.lowering import Program
 from dlgenome.errors import UsageError
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+MAX_WORKERS = 1024
+_CHOICES = "auto, cpu, cpu:N, cuda, cuda:0, cuda:all or mps"
 _CPU_VALUE_BYTES = 16 * 2**20
 """Size of the largest value on the CPU: beyond this, steps gain nothing and memory grows."""
 _MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD = -3, -1
+
+
+def resolve_devices(name: str) -> tuple[torch.device, ...]:
+    """One device for each process that is to explain: ``cpu:N``, ``cuda:all`` and ``cuda:0,1`` name several.
+
+    Raises UsageError that says what there is instead.
+    """
+    kind, _, which = name.partition(":")
+    if kind == "cpu" and which:
+        if not which.isdecimal() or not 1 <= int(which) <= MAX_WORKERS:
+            raise UsageError(
+                f"--device {name}: cpu:N starts N processes on the processor, from 1 to {MAX_WORKERS}."
+            )
+        return (torch.device("cpu"),) * int(which)
+    if kind == "cuda" and which == "all":
+        resolve_device("cuda")
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    if kind == "cuda" and "," in which:
+        numbers = which.split(",")
+        if len(set(numbers)) < len(numbers):
+            raise UsageError(f"--device {name} names a device twice.")
+        return tuple(resolve_device(f"cuda:{number}") for number in numbers)
+    return (resolve_device(name),)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -24,13 +49,13 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name} is not a device; choose auto, cpu, cuda, cuda:0 or mps.") from None
+        raise UsageError(f"--device {name} is not a device; choose {_CHOICES}.") from None
     if device.type == "cuda":
         _check_cuda(name, device)
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"--device {name}: this machine has no Apple GPU that torch can use; choose cpu.")
     elif device.type not in ("cpu", "mps"):
-        raise UsageError(f"--device {name} is not supported; choose auto, cpu, cuda, cuda:0 or mps.")
+        raise UsageError(f"--device {name} is not supported; choose {_CHOICES}.")
     return device
 
 

@@ -89,11 +89,10 @@ class Explainer:
         rounds: Rounds,
         draw: Draw,
         reference_se: bool,
-        fold_sd: bool,
     ) -> None:
         self.engines, self.target_names = engines, target_names
         self.strands, self.rounds, self.draw = strands, rounds, draw
-        self.reference_se, self.fold_sd = reference_se, fold_sd
+        self.reference_se = reference_se
 
     @property
     def sequences_per_step(self) -> int:
@@ -114,15 +113,6 @@ class Explainer:
             ]
             for window, turn, codes in zip(found, minus, batch.codes, strict=True)
         ]
-
-    def joined(self, folds: Sequence[dict[str, RegionScores]]) -> dict[str, RegionScores]:
-        """The mean over folds; the one fold itself where there is one."""
-        if len(folds) == 1:
-            return folds[0]
-        return {
-            name: fold_mean([fold[name] for fold in folds], with_sd=self.fold_sd)
-            for name in self.target_names
-        }
 
     def _all_rounds(self, batch: Batch) -> list[list[list[Contributions]]]:
         """[window][fold][target] contributions, each of one sequence."""
@@ -187,6 +177,13 @@ def _single(scores: Contributions, place: int) -> Contributions:
         name: None if values is None else values[place : place + 1] for name, values in vars(scores).items()
     }
     return Contributions(**fields)
+
+
+def join_folds(folds: Sequence[dict[str, RegionScores]], *, with_sd: bool) -> dict[str, RegionScores]:
+    """The mean over folds by target name; the one fold itself where there is one."""
+    if len(folds) == 1:
+        return folds[0]
+    return {name: fold_mean([fold[name] for fold in folds], with_sd=with_sd) for name in folds[0]}
 
 
 def _joined_rounds(rounds: Sequence[Sequence[Sequence[Contributions]]]) -> list[list[Contributions]]:

@@ -36,10 +36,9 @@ class GuardedExplainer:
         self.batch_size = batch_size
         self.explainer = make(batch_size)
 
-    @property
-    def sequences_per_step(self) -> int:
-        """Windows that are best given at once."""
-        return self.explainer.sequences_per_step
+    def explain_all(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Found | str]]]:
+        """Every batch with what `explain` says of it, in the order given."""
+        return ((batch, self.explain(batch)) for batch in batches)
 
     def explain(self, batch: Batch) -> list[Found | str]:
         """For every window its scores, or why it has none. Raises Interrupted when the device fails."""

@@ -132,15 +132,16 @@ def dry_run(job: Job) -> RunSummary:
     if not len(job.plan):
         return _estimated(job, 0.0, "this shard has no region to score")
     explainer = job.explainer(job.batch_size)
-    batch = next(batches(job, 0, explainer.sequences_per_step))
+    batch = next(batches(job, 0, job.windows_per_step))
     explainer.explain(batch)
     begun = time.monotonic()
     explainer.explain(batch)
-    seconds = (time.monotonic() - begun) * -(-len(job.plan) // explainer.sequences_per_step)
+    steps = -(-len(job.plan) // job.windows_per_step)
+    seconds = (time.monotonic() - begun) * steps / len(job.devices)
     disk = disk_needed(job.config, job.paths, len(job.plan), job.plan.length)
-    peak = provenance.peak_memory_bytes()
+    peak, devices = provenance.peak_memory_bytes(), ", ".join(map(str, job.devices))
     estimate = (
-        f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {job.device}, "
+        f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {devices}, "
         f"{peak / 2**30:.1f} GiB of memory, {disk / 2**20:.0f} MiB of disk while finishing"
     )
     return _estimated(job, seconds, estimate)

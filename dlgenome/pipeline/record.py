@@ -65,8 +65,8 @@ def provenance_attributes(job: Job, threads: int) -> dict[str, AttributeValue]:
         "checkpoint_path": ", ".join(str(path) for path in (config.model, *config.folds)),
         "genome_path": str(job.genome.path),
         "regions_path": job.table.source,
-        "device": str(job.device),
-        "device_name": device_name(job.device),
+        "device": ", ".join(map(str, job.devices)),
+        "device_name": device_name(job.devices[0]),
         "threads": threads,
         "versions": json.dumps(provenance.package_versions(), sort_keys=True),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlgenome import provenance
-from dlgenome.attribution.devices import resolve_device
+from dlgenome.attribution.devices import resolve_devices
 from dlgenome.config import RunConfig, settings
 from dlgenome.errors import InputError, UsageError
 from dlgenome.pipeline.job import Job
@@ -41,7 +41,7 @@ def request_of(config: RunConfig) -> dict[str, Any]:
     return {
         **chosen,
         **_contents(config),
-        "device": resolve_device(config.device).type,
+        "device": resolve_devices(config.device)[0].type,
         "version of dlgenome": versions.get("dlgenome"),
         "version of torch": versions.get("torch"),
     }

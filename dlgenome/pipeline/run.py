@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -28,6 +28,7 @@ from dlgenome.pipeline.request import (
 )
 from dlgenome.pipeline.scoring import Progress, score
 from dlgenome.pipeline.stopping import StopRequest
+from dlgenome.pipeline.workers import WorkerPool, WorkOrder
 from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.lock import Lock
 from dlgenome.writers.partial import Existing, claimed, clear_partial, find_existing
@@ -76,7 +77,7 @@ def attribute(
                 for one in paths
             ]
             checked = time.monotonic()
-            job = _score(job, spools, locks, progress, stop or StopRequest())
+            job = _score(job, spools, locks, threads, progress, stop or StopRequest())
             seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
             summary = finish(job, paths, spools, seconds, threads)
     _gate(config, summary)
@@ -118,6 +119,7 @@ def _score(
     job: Job,
     spools: Sequence[Spool],
     locks: Sequence[Lock],
+    threads: int,
     progress: Progress | None,
     stop: StopRequest,
 ) -> Job:
@@ -130,10 +132,27 @@ def _score(
 
     if spools[0].next_row == len(job.plan):
         return job
-    explainer = GuardedExplainer(job.explainer, job.batch_size, smaller)
-    with stop.between_steps(*(lock.release for lock in locks)):
-        score(job, explainer, spools, locks, progress=progress, stop=stop)
-    return replace(job, batch_size=explainer.batch_size)
+    with (
+        _explaining(job, threads, smaller) as explaining,
+        stop.between_steps(*(lock.release for lock in locks)),
+    ):
+        score(job, explaining, spools, locks, progress=progress, stop=stop)
+    return replace(job, batch_size=explaining.batch_size)
+
+
+@contextmanager
+def _explaining(
+    job: Job, threads: int, on_smaller: Callable[[int], None]
+) -> Iterator[GuardedExplainer | WorkerPool]:
+    """What explains: this process on its one device, or a process for each device."""
+    if len(job.devices) == 1:
+        yield GuardedExplainer(job.explainer, job.batch_size, on_smaller)
+        return
+    order = WorkOrder(
+        job.config, job.plan.length, len(job.table), job.batch_size, max(1, threads // len(job.devices))
+    )
+    with closing(WorkerPool(order, job.devices, on_smaller)) as pool:
+        yield pool
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from dlgenome.errors import Interrupted
-from dlgenome.pipeline.explain import Batch, Strands, orient
-from dlgenome.pipeline.faults import FailureLimit, Found, GuardedExplainer
+from dlgenome.pipeline.explain import Batch, Strands, join_folds, orient
+from dlgenome.pipeline.faults import FailureLimit, Found
 from dlgenome.pipeline.job import Job
 from dlgenome.pipeline.prefetch import prefetch
 from dlgenome.pipeline.stopping import StopRequest
@@ -32,9 +33,16 @@ def batches(job: Job, first: int, size: int) -> Iterator[Batch]:
         yield Batch(windows, codes, oriented, job.references.draw_batch(oriented, rows))
 
 
+class Explaining(Protocol):
+    """Explains batches, in this process or in others."""
+
+    def explain_all(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Found | str]]]:
+        """Every batch with the scores of its windows, or why they have none, in the order given."""
+
+
 def score(
     job: Job,
-    explainer: GuardedExplainer,
+    explaining: Explaining,
     spools: Sequence[Spool],
     locks: Sequence[Lock],
     *,
@@ -50,17 +58,18 @@ def score(
     limit = FailureLimit(config.max_failures, total, config.fail_fast, already=done - spools[0].rows)
     if progress is not None:
         progress(done, total)
-    with prefetch(batches(job, done, explainer.sequences_per_step), QUEUED_STEPS) as steps:
-        for batch in steps:
-            _check(stop, locks)
-            found = explainer.explain(batch)
+    _check(stop, locks)
+    ahead = QUEUED_STEPS * len(job.devices)
+    with prefetch(batches(job, done, job.windows_per_step), ahead) as steps:
+        for batch, found in explaining.explain_all(steps):
             for window, one in zip(batch.windows, found, strict=True):
                 if isinstance(one, str):
                     limit.add(window, one)
-            _append(spools, batch, done, found, explainer)
+            _append(spools, batch, done, found, with_sd=config.fold_sd)
             done += len(found)
             if progress is not None:
                 progress(done, total)
+            _check(stop, locks)
 
 
 def _check(stop: StopRequest, locks: Sequence[Lock]) -> None:
@@ -75,7 +84,8 @@ def _append(
     batch: Batch,
     first: int,
     found: Sequence[Found | str],
-    explainer: GuardedExplainer,
+    *,
+    with_sd: bool,
 ) -> None:
     for number, spool in enumerate(spools):
         rows: list[ScoredWindow | FailedWindow] = []
@@ -83,6 +93,6 @@ def _append(
             if isinstance(one, str):
                 rows.append(FailedWindow(first + index, window, one))
                 continue
-            scores = one[number - 1] if number else explainer.explainer.joined(one)
+            scores = one[number - 1] if number else join_folds(one, with_sd=with_sd)
             rows.append(ScoredWindow(first + index, window, batch.codes[index], scores))
         spool.append(rows)
