@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlgenome.errors import InputError, UsageError
+from dlgenome.guards.archives import ARCHIVE_ERRORS, open_archive
+from dlgenome.guards.arrays import NUMBER_KINDS, check_npy
+from dlgenome.guards.hdf5 import check_hdf5
 from dlgenome.types import Codes
 
 KEY = "references"
@@ -19,7 +22,11 @@ LARGEST_NPZ = 1 << 30
 """Bytes of the largest array taken from an npz file, which can only be read whole."""
 SUM_TOLERANCE = 1e-3
 """How far a column may be from a sum of 0 or 1; wide enough for frequencies stored as float16."""
-NUMBER_KINDS = "fiub"
+_LARGEST_SET = 4 * 2**30
+"""Bytes of the references of one sequence, which are held at once."""
+_LARGEST_RATIO = 200
+"""How many times its stored bytes a set may claim; one letter of float64 in a bit or two is 64 times."""
+_ALWAYS_ALLOWED = 64 * 2**20
 
 
 class FileReferences:
@@ -64,7 +71,7 @@ class FileReferences:
     def _checked(self, table: Any, input_row: int | None) -> NDArray[np.float32]:
         try:
             values = table[() if input_row is None else input_row]
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InputError(_unreadable(self.path, error)) from error
         references = np.asarray(values, dtype=np.float32)
         _check_values(references, self.path, "" if input_row is None else f"input row {input_row}, ")
@@ -82,14 +89,12 @@ def open_references(
     """
     if not path.is_file():
         raise InputError(f"--references file:{path}: there is no such file; check the path.")
+    hdf5_file = _open_hdf5(path)
     try:
-        is_hdf5 = h5py.is_hdf5(path)
-        hdf5_file = h5py.File(path, "r") if is_hdf5 else None
-    except OSError as error:
-        raise InputError(_unreadable(path, error)) from error
-    try:
-        table = _npz_table(path) if hdf5_file is None else _hdf5_table(path, hdf5_file)
-        _check_shape(table.shape, path, window, n_input_rows)
+        if hdf5_file is None:
+            table = _npz_table(path, window, n_input_rows)
+        else:
+            table = _hdf5_table(path, hdf5_file, window, n_input_rows)
         if n_references not in (None, table.shape[-3]):
             raise UsageError(
                 f"--n-references {n_references} was given, but {path} holds {table.shape[-3]} references for "
@@ -102,7 +107,18 @@ def open_references(
         raise
 
 
-def _hdf5_table(path: Path, hdf5_file: h5py.File) -> Any:
+def _open_hdf5(path: Path) -> h5py.File | None:
+    """The open file, or None where it is none of HDF5."""
+    try:
+        if not h5py.is_hdf5(path):
+            return None
+        check_hdf5(path)
+        return h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(_unreadable(path, error)) from error
+
+
+def _hdf5_table(path: Path, hdf5_file: h5py.File, window: int, n_input_rows: int) -> Any:
     if KEY not in hdf5_file:
         raise InputError(_missing_key(path, list(hdf5_file)))
     table = hdf5_file[KEY]
@@ -116,28 +132,43 @@ def _hdf5_table(path: Path, hdf5_file: h5py.File) -> Any:
                 f"{path}: {KEY!r} is compressed with {filter_name.decode(errors='replace') or 'a filter'} "
                 f"(HDF5 filter {code}), which is not installed here; write it with gzip instead"
             )
+    _check_shape(table.shape, path, window, n_input_rows)
+    _check_size(path, table)
     return table
 
 
-def _npz_table(path: Path) -> NDArray[Any]:
+def _check_size(path: Path, table: h5py.Dataset) -> None:
+    """Refuse what would not fit into the memory, before it is read."""
+    at_once = math.prod(table.shape[-3:]) * table.dtype.itemsize
+    stored = table.id.get_storage_size()
+    if at_once > _LARGEST_SET or table.nbytes > _ALWAYS_ALLOWED + _LARGEST_RATIO * stored:
+        raise InputError(
+            f"{path}: the references claim the shape {table.shape}, {at_once:,} bytes for a sequence, and "
+            f"the file holds {stored:,} in all; give fewer references, or make the file again"
+        )
+
+
+def _npz_table(path: Path, window: int, n_input_rows: int) -> NDArray[Any]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: is neither an HDF5 nor an npz file, or it was cut short")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
-        if KEY not in sizes:
-            raise InputError(_missing_key(path, list(sizes)))
-        if sizes[KEY] > LARGEST_NPZ:
+    with open_archive(path, may_shrink=True) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if KEY not in names:
+            raise InputError(_missing_key(path, names))
+        member = archive.infolist()[names.index(KEY)]
+        if member.file_size > LARGEST_NPZ:
             raise InputError(
-                f"{path}: {sizes[KEY] / 2**30:.1f} GiB of references are too many for an npz file, which "
-                "is read whole; write them as HDF5, which is read row by row"
+                f"{path}: {member.file_size / 2**30:.1f} GiB of references are too many for an npz file, "
+                "which is read whole; write them as HDF5, which is read row by row"
             )
-        with np.load(path, allow_pickle=False) as arrays:
-            table: NDArray[Any] = arrays[KEY]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(_unreadable(path, error)) from error
-    if table.dtype.kind not in NUMBER_KINDS:
-        raise InputError(f"{path}: {KEY!r} must be an array of numbers")
+        try:
+            with archive.open(member) as stream:
+                shape = check_npy(stream, member.file_size)
+            _check_shape(shape, path, window, n_input_rows)
+            with archive.open(member) as stream:
+                table: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        except ARCHIVE_ERRORS as error:
+            raise InputError(_unreadable(path, error)) from error
     return table
 
 

@@ -22,6 +22,7 @@ from dlgenome.scores.structure import (
     check_structure,
     extra_names,
     open_file,
+    reading,
 )
 from dlgenome.types import Codes, Contig, Region, RegionScores, ScoredWindow, Window
 
@@ -42,8 +43,9 @@ class ScoresFile:
         self.path = Path(path)
         self._file = open_file(self.path)
         try:
-            check_structure(self.path, self._file)
-            check_filters(self.path, self._file)
+            with reading(self.path):
+                check_structure(self.path, self._file)
+                check_filters(self.path, self._file)
         except BaseException:
             self._file.close()
             raise
@@ -83,7 +85,8 @@ class ScoresFile:
     @cached_property
     def attributes(self) -> dict[str, AttributeValue]:
         """Every root attribute as a plain value."""
-        return {key: _plain(value) for key, value in self._file.attrs.items()}
+        with reading(self.path, "its attributes"):
+            return {key: _plain(value) for key, value in self._file.attrs.items()}
 
     @property
     def identity(self) -> dict[str, AttributeValue]:
@@ -224,12 +227,8 @@ class ScoresFile:
             raise InputError(f"{self.path} is damaged: /{name} holds bytes that are not text.") from error
 
     def _read(self, name: str, rows: int | slice) -> NDArray[Any]:
-        try:
+        with reading(self.path, f"/{name}"):
             return cast(NDArray[Any], self._file[name][rows])
-        except OSError as error:
-            raise InputError(
-                f"{self.path} is damaged: /{name} cannot be read. Make the file again, or copy it again."
-            ) from error
 
 
 def _window(columns: Mapping[str, NDArray[Any]], index: int) -> Window:
@@ -241,6 +240,8 @@ def _window(columns: Mapping[str, NDArray[Any]], index: int) -> Window:
 
 
 def _plain(value: Any) -> AttributeValue:
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    return cast(AttributeValue, value.item() if isinstance(value, np.generic) else value)
+    plain = value.item() if isinstance(value, np.generic) else value
+    plain = plain.decode("utf-8") if isinstance(plain, bytes) else plain
+    if not isinstance(plain, str | int | float | bool):
+        raise TypeError(f"an attribute holds {value!r}")
+    return plain

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from dlgenome.errors import InputError
+from dlgenome.guards.hdf5 import check_hdf5
 
 FORMAT_VERSION = 1
 
@@ -63,6 +65,11 @@ _KINDS = {
     "genome/length": "iu",
 }
 """numpy's letters for the kinds of values that a dataset may hold; all others hold floating-point numbers."""
+_WIDEST_COLUMN = 64 * 2**20
+"""Bytes that a column, which is read whole, may have in any file."""
+_COLUMN_SHARE = 20
+"""And beyond that, how many times the whole file; in true files a column is a small part of it."""
+_LARGEST_ROW = 2**30
 _GROUPS = frozenset({"raw", "shap", "projected_shap", "regions", "genome", "qc"})
 
 
@@ -75,11 +82,19 @@ def open_file(path: Path) -> h5py.File:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if signature != _SIGNATURE:
         raise InputError(f"{path} is not an HDF5 file; give a scores.h5 that `dlgenome attribute` wrote.")
-    try:
+    check_hdf5(path)
+    with reading(path):
         return h5py.File(path, "r")
-    except OSError as error:
+
+
+@contextmanager
+def reading(path: Path, what: str = "the file") -> Iterator[None]:
+    """Whatever h5py and NumPy raise on a damaged file, as one sentence."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} is cut off or damaged, so HDF5 cannot open it; make it again, or copy it again."
+            f"{path} is damaged: {what} cannot be read. Make the file again, or copy it again."
         ) from error
 
 
@@ -97,7 +112,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
 
 def find_structure_problems(path: Path) -> tuple[str, ...]:
     """All that `structure_problems` says of a file; raises InputError where HDF5 cannot open it."""
-    with open_file(path) as file:
+    with open_file(path) as file, reading(path):
         return tuple(structure_problems(file))
 
 
@@ -137,6 +152,10 @@ def _dataset_problems(name: str, dataset: h5py.Dataset, shape: tuple[int, ...]) 
         yield f"is damaged: /{name} has the shape {dataset.shape}, not one value a sequence of the genome."
     if dataset.dtype.kind not in _KINDS.get(name, "f"):
         yield f"is damaged: the values of /{name} are of the kind {dataset.dtype}."
+    whole = field != "seq"
+    largest = _WIDEST_COLUMN + _COLUMN_SHARE * dataset.file.id.get_filesize() if whole else _LARGEST_ROW
+    if dataset.nbytes // (1 if whole else max(1, len(dataset))) > largest:
+        yield f"is damaged: /{name} claims {dataset.nbytes:,} bytes, more than such a file can need."
 
 
 def check_filters(path: Path, file: h5py.File) -> None:

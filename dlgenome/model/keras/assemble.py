@@ -15,7 +15,7 @@ from dlgenome.errors import InputError, UnsupportedModelError
 from dlgenome.model.keras.activations import LINK_FUNCTIONS, Activation, Softmax
 from dlgenome.model.keras.kinds import build_activation, find_kind, has_known_activation
 from dlgenome.model.keras.module import KerasModel, Step, sequence_axes
-from dlgenome.model.keras.topology import Call, Config, Layer, Topology, read_topology
+from dlgenome.model.keras.topology import NONSENSE, Call, Config, Layer, Topology, read_topology
 from dlgenome.model.keras.weights import Weights
 
 _LARGEST_VALUE = 2**31
@@ -41,7 +41,7 @@ def assemble_keras(path: Path, model: Config, weights: Weights, keras_major: int
     """
     try:
         topology = read_topology(model)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except NONSENSE as error:
         raise InputError(
             f"The description of the Keras model in {path} makes no sense ({_short(error)});"
             " save the model again."
@@ -95,7 +95,7 @@ def _add_layers(
             try:
                 parts = weights.of(layer.place, kind.tensors(layer.config))
                 made = [kind.build(layer.config, parts), build_activation(layer.config, keras_major)]
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            except NONSENSE as error:
                 raise InputError(
                     f"{path}: layer {layer.place.text} ({layer.class_name}) is described in a way that makes"
                     f" no sense ({_short(error)})."

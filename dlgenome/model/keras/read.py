@@ -15,6 +15,8 @@ import h5py
 from torch import Tensor, nn
 
 from dlgenome.errors import InputError, UsageError
+from dlgenome.guards.archives import open_archive, read_member
+from dlgenome.guards.hdf5 import check_hdf5
 from dlgenome.model.keras.assemble import assemble_keras
 from dlgenome.model.keras.families import name_family, rebuild_description
 from dlgenome.model.keras.module import input_length
@@ -87,10 +89,13 @@ def read_keras(
 
 @contextmanager
 def _open(path: Path) -> Iterator[_Opened]:
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as stream:
+        is_archive = stream.read(2) == b"PK"
+    if is_archive:
         with _open_archive(path) as opened:
             yield opened
         return
+    check_hdf5(path)
     with reading(path):
         stream = h5py.File(path, "r")
     with stream:
@@ -106,17 +111,13 @@ def _open(path: Path) -> Iterator[_Opened]:
 
 @contextmanager
 def _open_archive(path: Path) -> Iterator[_Opened]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            text = _member(path, archive, "config.json", _LARGEST_JSON).decode("utf-8")
-            has_metadata = "metadata.json" in archive.namelist()
-            metadata = _member(path, archive, "metadata.json", _LARGEST_JSON) if has_metadata else b"{}"
-            data = _member(path, archive, "model.weights.h5", _LARGEST_WEIGHTS)
+    with open_archive(path) as archive:
+        text = _member(path, archive, "config.json", _LARGEST_JSON).decode("utf-8")
+        has_metadata = "metadata.json" in archive.namelist()
+        metadata = _member(path, archive, "metadata.json", _LARGEST_JSON) if has_metadata else b"{}"
+        data = _member(path, archive, "model.weights.h5", _LARGEST_WEIGHTS)
         version = str(_parse(path, metadata.decode("utf-8")).get("keras_version", "3"))
-    except (zipfile.BadZipFile, UnicodeDecodeError, OSError, NotImplementedError, EOFError) as error:
-        raise InputError(
-            f"The Keras file {path} is damaged or cut short ({error}); copy it again."
-        ) from error
+    check_hdf5(path, member="model.weights.h5", size=len(data))
     with reading(path):
         stream = h5py.File(io.BytesIO(data), "r")
     with stream:
@@ -134,10 +135,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) -> by
             f"{path}: {name} claims {info.file_size:,} bytes out of {info.compress_size:,};"
             " the file is damaged or not made by Keras."
         )
-    if info.flag_bits & 1:
-        raise InputError(f"{path}: {name} is encrypted; save the model without a password.")
-    with archive.open(info) as stream:
-        return stream.read(info.file_size)
+    return read_member(archive, name)
 
 
 def _read_text(path: Path) -> str:
@@ -155,7 +153,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
         value = json.loads(value) if isinstance(value, str) else value
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the description of the Keras model is not JSON ({error}).") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: the description of the Keras model is not a JSON object.")

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from dlgenome.errors import InputError
 
-_SMALLEST_COMPRESSION = 1 / 200
+_SMALLEST_COMPRESSION = 1 / 20
 """Compressed weights that claim to shrink further than this are taken for a trap."""
+_ALWAYS_ALLOWED = 2**20
+"""Bytes that compressed weights may claim: a bias is often all zeros."""
 _LARGEST = 8 * 2**30
 
 
@@ -25,7 +27,7 @@ def reading(path: Path) -> Iterator[None]:
     """Whatever h5py raises on a damaged file, as one sentence."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = (str(error).strip("\"'").splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"The Keras file {path} is damaged or cut short ({reason}); copy or download it again."
@@ -52,8 +54,8 @@ def read_tensor(path: Path, dataset: Any) -> Tensor:
         raise ValueError(f"{dataset.name} keeps its numbers in another file")
     stored, claimed = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     compressed = dataset.id.get_create_plist().get_nfilters() > 0
-    honest = stored >= claimed * (_SMALLEST_COMPRESSION if compressed else 1)
-    if claimed > _LARGEST or not honest:
+    needed = (claimed - _ALWAYS_ALLOWED) * _SMALLEST_COMPRESSION if compressed else claimed
+    if claimed > _LARGEST or stored < needed:
         raise InputError(
             f"{path}: {dataset.name} claims {claimed:,} bytes but the file holds {stored:,} of them;"
             " it is damaged or not made by Keras."

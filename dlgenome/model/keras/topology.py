@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dlgenome.model.keras.weights import LayerPlace
+
+NONSENSE = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError,
+)  # fmt: skip
+"""What comes of a description that says something else than it should."""
+
+_MOST_CALLS = 20_000
+"""A model inside a model inside a model can stand for any number of layers in a few lines."""
+_DEEPEST = 20
+_LARGEST_INPUT = 2**24
 
 Config = Mapping[str, Any]
 Reference = tuple[str, int, int]
@@ -52,6 +63,8 @@ class Topology:
     outputs: list[int] = field(default_factory=list)
     output_names: list[str] = field(default_factory=list)
     size: int = 0
+    calls_in_all: int = 0
+    """Of models inside, too."""
 
     def new_value(self) -> int:
         """The next free number."""
@@ -60,7 +73,14 @@ class Topology:
 
 
 def read_topology(model: Config) -> Topology:
-    """The topology of a model's JSON; KeyError, TypeError and ValueError where it makes no sense."""
+    """The topology of a model's JSON; one of NONSENSE where it makes no sense."""
+    found = _read(model)
+    if not found.inputs or not found.outputs or len(found.outputs) != len(found.output_names):
+        raise ValueError(f"{len(found.inputs)} inputs and {len(found.outputs)} outputs")
+    return found
+
+
+def _read(model: Config) -> Topology:
     found = Topology()
     if _is_sequential(model):
         first = ModelInput("input", _sequential_shape(model), found.new_value())
@@ -105,7 +125,14 @@ def _input_shape(config: Config) -> tuple[int | None, ...]:
     shape = config.get("batch_shape") or config.get("batch_input_shape")
     if shape is None:
         raise ValueError("an input without a shape")
-    return tuple(None if size is None else int(size) for size in shape[1:])
+    sizes = tuple(None if size is None else int(size) for size in shape[1:])
+    if any(size is not None and size < 1 for size in sizes) or math.prod(map(_known, sizes)) > _LARGEST_INPUT:
+        raise ValueError(f"an input of the shape {sizes}")
+    return sizes
+
+
+def _known(size: int | None) -> int:
+    return 1 if size is None else size
 
 
 def _sequential_shape(model: Config) -> tuple[int | None, ...]:
@@ -143,9 +170,14 @@ def _snake_case(name: str) -> str:
 
 def _call(found: Topology, layer: Config, place: LayerPlace, inputs: list[int]) -> list[int]:
     """Values that the layer gives: one, or as many as the model inside has outputs."""
+    found.calls_in_all += 1
+    if found.calls_in_all > _MOST_CALLS or len(place.names) > _DEEPEST:
+        raise ValueError(f"more than {_MOST_CALLS:,} layers, or models {_DEEPEST} deep inside each other")
     if is_model(layer):
         run = _sequential if _is_sequential(layer) else _functional
         return run(found, layer, place.names, place.slots, inputs)
+    if not isinstance(layer["config"], Mapping):
+        raise TypeError(f"layer {place.text} without settings")
     output = found.new_value()
     found.calls.append(Call(Layer(place, str(layer["class_name"]), layer["config"]), tuple(inputs), output))
     return [output]
@@ -170,16 +202,25 @@ def _functional(
         raise ValueError(f"{len(inputs)} values for a model with {len(entries)} inputs")
     values.update(zip(entries, inputs, strict=True))
     outputs = _references(config["output_layers"])
-    waiting = list(_nodes(config, outputs, names, slots))
-    while waiting:
-        ready = [node for node in waiting if all(reference in values for reference in node.inputs)]
-        if not ready:
-            raise ValueError(f"layer {waiting[0].place.text} waits for values that never come")
-        for node in ready:
-            results = _call(found, node.layer, node.place, [values[reference] for reference in node.inputs])
-            for number, value in enumerate(results):
-                values[_name(node.layer), node.index, number] = value
-        waiting = [node for node in waiting if node not in ready]
+    nodes = list(_nodes(config, outputs, names, slots))
+    lacking = {node: sum(reference not in values for reference in node.inputs) for node in nodes}
+    waiting: defaultdict[Reference, list[_Node]] = defaultdict(list)
+    for node in nodes:
+        for reference in node.inputs:
+            waiting[reference].append(node)
+    ready = deque(node for node in nodes if not lacking[node])
+    while ready:
+        node = ready.popleft()
+        del lacking[node]
+        results = _call(found, node.layer, node.place, [values[reference] for reference in node.inputs])
+        for number, value in enumerate(results):
+            reference = _name(node.layer), node.index, number
+            values[reference] = value
+            for follower in waiting.pop(reference, ()):
+                lacking[follower] -= 1
+                ready += [] if lacking[follower] else [follower]
+    if lacking:
+        raise ValueError(f"layer {next(iter(lacking)).place.text} waits for values that never come")
     return [values[reference] for reference in outputs]
 
 

@@ -28,11 +28,18 @@ class LayerPlace:
         return "/".join(self.names)
 
 
+_ALWAYS_ALLOWED = 256 * 2**20
+"""Bytes of weights that may be taken from any file."""
+_LARGEST_RATIO = 20
+"""And beyond that, how many times the whole file: one array may have many names."""
+
+
 class Weights:
     """Tensors by layer. ``root`` is the open file, or its group ``model_weights``."""
 
     def __init__(self, path: Path, root: h5py.Group) -> None:
         self.path, self.root = path, root
+        self._left = _ALWAYS_ALLOWED + _LARGEST_RATIO * root.file.id.get_filesize()
         self.numbered = "layer_names" not in root.attrs and "layer_names0" not in root.attrs
         if self.numbered and _numbered_root(root) is None:
             raise InputError(f"{path} is an HDF5 file without the weights of a Keras model.")
@@ -53,7 +60,13 @@ class Weights:
                     f"{self.path}: layer {place.text} needs {' and '.join(names) or 'no weights'} but has"
                     f" {' and '.join(by_name) or 'no weights'}; the weights belong to another model."
                 )
-            return {name: read_tensor(self.path, by_name[name]) for name in names}
+            return {name: self._tensor(by_name[name]) for name in names}
+
+    def _tensor(self, dataset: h5py.Dataset) -> Tensor:
+        self._left -= dataset.nbytes if isinstance(dataset, h5py.Dataset) else 0
+        if self._left < 0:
+            raise InputError(f"{self.path} names the same weights over and over; it was not made by Keras.")
+        return read_tensor(self.path, dataset)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all tensors by their path, of files that keep names."""
@@ -91,7 +104,7 @@ class Weights:
         for depth, slot in enumerate(place.slots):
             group = child(group, slot if depth == 0 else f"layers/{slot}") if group is not None else None
         variables = child(group, "vars") if group is not None else None
-        if variables is not None:
+        if isinstance(variables, h5py.Group):
             for number in range(len(variables)):
                 yield str(number), child(variables, str(number))
 

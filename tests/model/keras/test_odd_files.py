@@ -79,7 +79,7 @@ def test_claimed_terabytes_are_refused_before_memory_is_taken(
         group = stream["model_weights/c"]
         del group["c/kernel:0"]
         group.create_dataset("c/kernel:0", shape=(10**12,), dtype="f4", chunks=chunks)
-    with pytest.raises(InputError, match=r"kernel:0 claims 4,000,000,000,000 bytes but the file holds 0"):
+    with pytest.raises(InputError, match=r"claims 4,000,000,000,000 bytes for .*kernel:0 and holds 0"):
         load_model(path)
 
 

@@ -1,0 +1,1 @@
+"""What stands between a damaged or hostile file and the libraries that read it."""
