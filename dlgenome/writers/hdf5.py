@@ -94,7 +94,7 @@ def _write_regions(file: h5py.File, spool: SpoolReader) -> None:
     for _, facts in spool.blocks():
         for column, values in _region_columns(facts).items():
             if column in longest:
-                longest[column] = max(longest[column], *(len(value.encode()) for value in values))
+                longest[column] = max([longest[column], *(len(value.encode()) for value in values)])
     for column in ("chrom", "start", "end", "name", "strand", "summit", "input_row"):
         dtype = f"S{longest[column]}" if column in longest else "<i8"
         _create_column(file, f"regions/{column}", spool.rows, dtype)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,8 +21,9 @@ from dlgenome.writers.disk import clear_write_errors
 TOUCH_SECONDS = 30.0
 STALE_SECONDS = 300.0
 
-_CLOCK = "scratch-clock"
 _UNREADABLE: Mapping[str, Any] = {}
+_SECONDS_TO_WRITE = 0.2
+"""Nobody takes longer from making the file to filling it, unless the machine fails in between."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,15 @@ class Lock:
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
-        """Take the lock; raises Interrupted, naming the holder, while another run has it."""
+        """Take the lock; raises Interrupted, naming the holder, while another run has it.
+
+        ``force`` takes it from any holder. Raises UsageError for a file of this name that is no lock.
+        """
         self.path = path
         self.lost = False
         """Whether another run took the lock although this one goes on."""
         self._holder = this_process()
-        if force:
-            path.unlink(missing_ok=True)
-        self._take()
+        self._take(force)
         self._released = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="dlgenome-lock", daemon=True)
         self._keeper.start()
@@ -86,24 +90,31 @@ class Lock:
             with suppress(OSError):
                 self.path.unlink()
 
-    def _take(self) -> None:
+    def _take(self, force: bool) -> None:
         if self._created():
             return
-        found = _read(self.path)
-        if not _is_stale(self.path, found, self._holder):
+        found = _look(self.path)
+        if not force and not _is_stale(self.path, found, self._holder):
             raise Interrupted(_busy(self.path, found))
-        if not (_set_aside(self.path, found, self._holder.token) and self._created()):
-            raise Interrupted(_busy(self.path, _read(self.path)))
+        _remove(self.path, found)
+        if not self._created():
+            raise Interrupted(_busy(self.path, _look(self.path)))
 
     def _created(self) -> bool:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            with clear_write_errors(self.path), os.fdopen(descriptor, "w") as file:
-                json.dump(asdict(self._holder), file)
         except FileExistsError:
             return False
         except OSError as error:
             raise UsageError(f"Cannot write {self.path}: {error.strerror}. Choose another -o.") from error
+        try:
+            with clear_write_errors(self.path), os.fdopen(descriptor, "w") as file:
+                json.dump(asdict(self._holder), file)
+                file.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _keep(self) -> None:
@@ -116,49 +127,83 @@ class Lock:
 
 
 def _is_stale(path: Path, found: Mapping[str, Any], ours: Holder) -> bool:
-    if "token" not in found and path.is_file() and path.stat().st_size:
-        raise UsageError(f"{path} is in the way and was not made by dlgenome; move it, or choose another -o.")
     same_host = found.get("host") == ours.host
     if same_host and found.get("machine_start") == ours.machine_start:
-        return _process_start(int(found.get("pid", 0))) != found.get("process_start")
+        return _process_start(found["pid"]) != found.get("process_start")
     if found.get("job") and found["job"] == ours.job and found.get("job_restart") != ours.job_restart:
         return True
     return _seconds_untouched(path) > STALE_SECONDS
 
 
-def _set_aside(path: Path, stale: Mapping[str, Any], token: str) -> bool:
-    """Whether the stale lock is out of the way; a lock that another run took meanwhile is put back."""
-    aside = path.with_name(f"scratch-{token}")
+def _remove(path: Path, stale: Mapping[str, Any]) -> None:
+    """Remove the stale lock, unless another run has the lock by now; only one process removes at a time.
+
+    Otherwise a second one that judged the stale lock, too, would remove that of the first.
+    """
+    removing = path.with_name(f"{path.name}.removing")
     try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return True
-    is_the_stale_one = _read(aside) == stale
-    if not is_the_stale_one:
-        with suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
-    return is_the_stale_one
+        os.close(os.open(removing, os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        if STALE_SECONDS < _seconds_untouched(removing) < float("inf"):  # its process died in between
+            removing.unlink(missing_ok=True)
+        raise Interrupted(_busy(path, _UNREADABLE)) from None
+    try:
+        if _read(path) == stale:
+            path.unlink(missing_ok=True)
+    finally:
+        removing.unlink(missing_ok=True)
 
 
 def _seconds_untouched(path: Path) -> float:
     """Age of the file by the clock of its file system, read off a file made now."""
-    clock = path.with_name(_CLOCK)
+    with (
+        clear_write_errors(path),
+        tempfile.NamedTemporaryFile(prefix=f"{path.name}.", dir=path.parent) as clock,
+    ):
+        now = os.fstat(clock.fileno()).st_mtime
     try:
-        clock.touch()
-        now = clock.stat().st_mtime
-        clock.unlink(missing_ok=True)
         return now - path.stat().st_mtime
     except FileNotFoundError:  # released meanwhile
         return float("inf")
 
 
+def _look(path: Path) -> Mapping[str, Any]:
+    """What the lock says: nothing when it is gone, or empty since its maker died at once.
+
+    One that is being written at this moment is waited for. Raises UsageError for what is no lock.
+    """
+    patience = time.monotonic() + _SECONDS_TO_WRITE
+    while not (path.is_symlink() or path.is_dir()):
+        text = _text(path)
+        found = _parsed(text)
+        if found is not _UNREADABLE or text is None:
+            return found
+        if time.monotonic() > patience:
+            if not text:
+                return found
+            break
+        time.sleep(0.01)
+    raise UsageError(f"{path} is in the way and was not made by dlgenome; move it, or choose another -o.")
+
+
 def _read(path: Path) -> Mapping[str, Any]:
+    return _parsed(_text(path))
+
+
+def _text(path: Path) -> str | None:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):  # being written at this moment, or gone
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _parsed(text: str | None) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text or "")
+    except ValueError:
         return _UNREADABLE
-    return found if isinstance(found, dict) else _UNREADABLE
+    is_lock = isinstance(found, dict) and "token" in found and isinstance(found.get("pid"), int)
+    return found if is_lock else _UNREADABLE
 
 
 def _busy(path: Path, found: Mapping[str, Any]) -> str:

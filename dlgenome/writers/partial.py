@@ -52,7 +52,7 @@ def claimed(
         prepared = True
         yield lock
     finally:
-        if prepared and not paths.state.exists():
+        if prepared and lock.still_held() and not paths.state.exists():
             abandon(paths)
         lock.release()
 
