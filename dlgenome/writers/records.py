@@ -50,6 +50,19 @@ def record_head(block: int, n_rows: int, parts: list[bytes]) -> bytes:
 
 def read_record(file: BinaryIO, expected: int) -> tuple[int, list[int]] | None:
     """(rows, part lengths) of the record at the file's position, which moves on; None if it is damaged."""
+    head = read_head(file, expected)
+    if head is None:
+        return None
+    n_rows, lengths, crcs = head
+    for length, part_crc in zip(lengths, crcs, strict=True):
+        part = file.read(length)
+        if len(part) != length or zlib.crc32(part) != part_crc:
+            return None
+    return n_rows, lengths
+
+
+def read_head(file: BinaryIO, expected: int) -> tuple[int, list[int], list[int]] | None:
+    """(rows, part lengths, part checksums); the file's position moves to the parts. None if it is damaged."""
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
@@ -60,10 +73,5 @@ def read_record(file: BinaryIO, expected: int) -> tuple[int, list[int]] | None:
     crc = file.read(_CRC.size)
     if len(crc) < _CRC.size or _CRC.unpack(crc)[0] != zlib.crc32(head + table):
         return None
-    lengths = []
-    for length, part_crc in _PART.iter_unpack(table):
-        part = file.read(length)
-        if len(part) != length or zlib.crc32(part) != part_crc:
-            return None
-        lengths.append(length)
-    return n_rows, lengths
+    parts = list(_PART.iter_unpack(table))
+    return n_rows, [length for length, _ in parts], [part_crc for _, part_crc in parts]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +16,7 @@ import numpy as np
 
 from dlgenome.types import Codes, SkippedRegion, Window
 from dlgenome.writers.blocks import BlockLayout, Facts, decode_facts, decode_failures, decode_windows
-from dlgenome.writers.records import LAYOUT_BLOCK, decode_layout, read_record
+from dlgenome.writers.records import LAYOUT_BLOCK, decode_layout, read_head, read_record
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class SpoolReader:
     """Reads the whole records of a spool and ignores what follows the first damaged one.
 
     Opening it checks every record, so the disk has been read back once before the final files are made.
+    Sixteen bytes a block are held: where its parts lie is read again from its head.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,13 +42,15 @@ class SpoolReader:
         self.rows = 0
         self.layout_end = 0
         """Bytes before the first block."""
-        self._blocks: list[SpoolBlock] = []
+        self._starts = array("q")
+        self._first_rows = array("q")
+        self._end = 0
         self._file = path.open("rb")
         self._scan()
 
     def blocks(self) -> Iterator[tuple[SpoolBlock, Facts]]:
         """Each block with the facts about its rows, in order."""
-        for block in self._blocks:
+        for block in self._each_block():
             yield block, decode_facts(self._part(block, 0))
 
     def failures(self) -> list[SkippedRegion]:
@@ -53,7 +59,9 @@ class SpoolReader:
 
     def samples(self) -> Iterator[tuple[Window, Codes]]:
         """The first row of the first and of the last block: a window and the bases that it had."""
-        for block in dict.fromkeys((self._blocks[0], self._blocks[-1])) if self._blocks else ():
+        last = len(self._starts) - 1
+        for number in sorted({0, last}) if self._starts else ():
+            block = self._block(number)
             facts = decode_facts(self._part(block, 0))
             if facts["rows"]:
                 part = self.known_layout.part_slices(block.rows)["", "raw"].start
@@ -67,19 +75,19 @@ class SpoolReader:
     def full_blocks(self) -> int:
         """Blocks before the first that is not full: what a run can go on from."""
         full = self.known_layout.block_rows
-        return next((n for n, block in enumerate(self._blocks) if block.rows != full), len(self._blocks))
+        blocks = range(len(self._starts))
+        return next((n for n in blocks if self._rows_before(n + 1) != full * (n + 1)), len(blocks))
 
     def blocks_end(self, n_blocks: int) -> tuple[int, int, int]:
         """(blocks, rows, bytes of the file) up to the end of the first blocks."""
-        rows = sum(block.rows for block in self._blocks[:n_blocks])
-        end = self._blocks[n_blocks - 1].part_offsets[-1] if n_blocks else self.layout_end
-        return n_blocks, rows, end
+        end = self._starts[n_blocks] if n_blocks < len(self._starts) else self._end
+        return n_blocks, self._rows_before(n_blocks), end
 
     def next_row(self, n_blocks: int) -> int:
         """The place, among the windows of the run, that follows everything in the first blocks."""
         if not n_blocks:
             return 0
-        facts = decode_facts(self._part(self._blocks[n_blocks - 1], 0))
+        facts = decode_facts(self._part(self._block(n_blocks - 1), 0))
         rows: list[int] = [*facts["rows"], *(row for row, _ in decode_failures(facts))]
         return max(rows) + 1
 
@@ -87,7 +95,7 @@ class SpoolReader:
         """(first row, compressed chunk) of ``raw`` (target ``""``), ``shap``, ``projected_shap``, extra."""
         layout = self.known_layout
         rows_per_chunk = layout.sequence_chunk_rows if dataset == "raw" else layout.score_chunk_rows
-        for block in self._blocks:
+        for block in self._each_block():
             parts = layout.part_slices(block.rows)[target, dataset]
             for position, part in enumerate(range(parts.start, parts.stop)):
                 yield block.first_row + position * rows_per_chunk, self._part(block, part)
@@ -111,6 +119,22 @@ class SpoolReader:
     ) -> None:
         self.close()
 
+    def _rows_before(self, number: int) -> int:
+        return self._first_rows[number] if number < len(self._first_rows) else self.rows
+
+    def _each_block(self) -> Iterator[SpoolBlock]:
+        return (self._block(number) for number in range(len(self._starts)))
+
+    def _block(self, number: int) -> SpoolBlock:
+        self._file.seek(self._starts[number])
+        head = read_head(self._file, number)
+        if head is None:
+            raise OSError(errno.EIO, f"block {number} cannot be read a second time", str(self.path))
+        n_rows, lengths, _ = head
+        return SpoolBlock(
+            self._first_rows[number], n_rows, tuple(accumulate(lengths, initial=self._file.tell()))
+        )
+
     def _part(self, block: SpoolBlock, part: int) -> bytes:
         start, end = block.part_offsets[part : part + 2]
         self._file.seek(start)
@@ -118,18 +142,17 @@ class SpoolReader:
 
     def _scan(self) -> None:
         expected = LAYOUT_BLOCK
+        start = 0
         while (record := read_record(self._file, expected)) is not None:
             n_rows, lengths = record
-            end = self._file.tell()
-            offsets = [end - sum(lengths)]
-            for length in lengths:
-                offsets.append(offsets[-1] + length)
-            block = SpoolBlock(self.rows, n_rows, tuple(offsets))
+            self._end = self._file.tell()
             if expected == LAYOUT_BLOCK:
-                self.layout = decode_layout(self._part(block, 0))
-                self._file.seek(end)
-                self.layout_end = end
+                self._file.seek(self._end - lengths[0])
+                self.layout = decode_layout(self._file.read(lengths[0]))
+                self.layout_end = self._end
             else:
-                self._blocks.append(block)
+                self._starts.append(start)
+                self._first_rows.append(self.rows)
                 self.rows += n_rows
+            start = self._end
             expected += 1
