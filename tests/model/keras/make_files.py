@@ -29,6 +29,7 @@ def log_sum_exp() -> Any:
     """The Lambda of ChromBPNet and BPNet; Keras stores its code, here without the path of this file."""
     function = lambda x: tf.math.reduce_logsumexp(x, axis=-1, keepdims=True)  # noqa: E731
     function.__code__ = function.__code__.replace(co_filename="models.py", co_qualname="<lambda>")
+    function.__module__ = "__main__"
     return function
 
 
@@ -70,9 +71,9 @@ def nobias_model(filters: int = 4, depth: int = 8) -> Any:
     return keras.Model(inputs=[inputs], outputs=[profile, counts], name="model_wo_bias")
 
 
-def combined_model() -> Any:
+def combined_model(bias_filters: int = 2, filters: int = 2) -> Any:
     """Both, the bias frozen: profiles added, counts added in count space by a Lambda."""
-    bias, accessibility = bias_model(2, 4), nobias_model(2, 8)
+    bias, accessibility = bias_model(bias_filters, 4), nobias_model(filters, 8)
     randomise(bias, 1)
     for layer in bias.layers:
         layer.trainable = False

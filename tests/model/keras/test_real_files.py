@@ -1,4 +1,4 @@
-"""Published Keras files predict what TensorFlow predicts with them."""
+"""Published Keras files predict what TensorFlow does with them; test_full_size.py has that of ChromBPNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 
 from dlgenome.errors import InputError, UnsupportedModelError, UsageError
 from dlgenome.model.checkpoint import load_model
-from dlgenome.model.outputs import flatten_outputs
 
 pytestmark = pytest.mark.real
 
@@ -23,27 +22,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the published files are not here ({folder})")
     return folder
-
-
-# TensorFlow 2.15.1, Keras 2.15.0, model(x, training=False) on codes default_rng(23).integers(0, 4, (3, 2114))
-BIAS_COUNTS = [4.129818916, 4.006401539, 3.948151112]
-BIAS_PROFILE = [
-    [33.937568665, 32.751033783, 30.952753067, 33.439495087],
-    [35.828781128, 31.822303772, 32.181285858, 31.640882492],
-    [32.543411255, 32.254535675, 34.501438141, 34.298370361],
-]
-"""Logits at positions 0, 250, 499 and 999."""
-
-
-def test_bias_model_predicts_what_tensorflow_does(shared: Path) -> None:
-    model = load_model(shared / "data/models/chrombpnet_GM12878_bias.h5")
-    codes = np.random.default_rng(23).integers(0, 4, size=(3, 2114))
-    sequences = torch.from_numpy(np.eye(4, dtype=np.float32)[codes].transpose(0, 2, 1).copy())
-    profile, counts = flatten_outputs(model.module(sequences))
-    assert profile.shape == (3, 1, 1000)
-    np.testing.assert_allclose(counts[:, 0].numpy(), BIAS_COUNTS, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(profile[:, 0, [0, 250, 499, 999]].numpy(), BIAS_PROFILE, rtol=1e-5)
-    assert (model.input_length, model.outputs, model.n_parameters) == (2114, ("profile", "counts"), 217730)
 
 
 def difference(found: torch.Tensor, expected: Any) -> float:
