@@ -71,7 +71,8 @@ class _Walker:
             raise
         if not answer:
             self._process = None
-            return _last_words(process)
+            code = _end(process)
+            return _DEATHS.get(-code, "could not be checked: the process that reads it was ended")
         problem: str | None = json.loads(answer)
         return problem
 
@@ -80,7 +81,7 @@ class _Walker:
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()
-            process.communicate()
+            _end(process)
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._owner != os.getpid():  # a forked process must not share the pipes
@@ -101,8 +102,10 @@ def _start() -> subprocess.Popen[str]:
     )
     assert process.stdout is not None
     if not process.stdout.readline():
-        _, reason = process.communicate()
-        last = (reason.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
+        assert process.stderr is not None
+        reason = process.stderr.read().strip().splitlines()
+        last = (reason or [f"it ended with {_end(process)}"])[-1]
+        _end(process)
         raise InputError(f"HDF5 files cannot be checked, because a second Python does not start: {last}")
     return process
 
@@ -117,10 +120,13 @@ def _exchange(process: subprocess.Popen[str], request: dict[str, Any]) -> str:
     return process.stdout.readline()
 
 
-def _last_words(process: subprocess.Popen[str]) -> str:
-    with suppress(BrokenPipeError):
-        process.communicate()
-    return _DEATHS.get(-process.returncode, "could not be checked: the process that reads it was ended")
+def _end(process: subprocess.Popen[str]) -> int:
+    """The status of a process that is ending; what it could not be told is forgotten."""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        with suppress(OSError):
+            if stream is not None:
+                stream.close()
+    return process.wait()
 
 
 _walker = _Walker()
