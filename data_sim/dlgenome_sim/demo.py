@@ -132,8 +132,7 @@ def run_demo(
     """
     files = DemoFiles(folder)
     _prepare_folder(files, overwrite)
-    genome = _simulate(regions, seed)
-    _write_inputs(files, genome)
+    genome = write_inputs(files, regions=regions, seed=seed)
     log.info(
         "Simulated a genome with %s regions and %s planted motifs; the model learned such motifs elsewhere.",
         f"{len(genome.peaks):,}",
@@ -196,11 +195,14 @@ def _simulate(regions: int, seed: int) -> SimulatedGenome:
     return simulate_genome({chrom: (n + 2) * SPACING for chrom, n in peaks.items() if n}, seed)
 
 
-def _write_inputs(files: DemoFiles, genome: SimulatedGenome) -> None:
+def write_inputs(files: DemoFiles, *, regions: int, seed: int = 0) -> SimulatedGenome:
+    """Write genome, peaks, planted motifs and model; the genome comes back."""
+    genome = _simulate(regions, seed)
     write_fasta(files.genome, genome.contigs)
     write_narrow_peak(files.peaks, genome.peaks)
     write_truth(files.truth, genome.planted)
     shutil.copyfile(SHIPPED_WEIGHTS, files.model)
+    return genome
 
 
 def _draw(path: Path, scores: ScoresFile, rows: NDArray[np.intp], planted: Sequence[PlantedMotif]) -> None:
