@@ -45,6 +45,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.answer() == "ready\n"
 
     def start(self, *arguments: object) -> Process:
         """The command, running."""

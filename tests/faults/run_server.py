@@ -1,6 +1,6 @@
 """Runs `dlgenome` again and again without importing torch again and again: a process that forks.
 
-Reads one JSON list of arguments a line, with the file that takes stderr in front; answers with the number of
+Says that it is ready, then reads one JSON list of arguments a line, with the file that takes stderr in front; answers with the number of
 the process, then, when it has ended, with its exit status (negative for a signal).
 """
 
@@ -16,6 +16,7 @@ def main() -> None:
     import dlgenome.pipeline  # noqa: F401
     import dlgenome_cli.main
 
+    print("ready", flush=True)
     for line in sys.stdin:
         stderr, *arguments = json.loads(line)
         process = os.fork()
