@@ -73,8 +73,7 @@ class GuardedExplainer:
         """The windows of a piece alone, so that one that fails takes no other with it."""
         if len(piece.windows) == 1:
             return [reason]
-        parts = [self._explain_piece(piece.part(slice(n, n + 1))) for n in range(len(piece.windows))]
-        return [one for part in parts if part is not None for one in part]
+        return [one for n in range(len(piece.windows)) for one in self.explain(piece.part(slice(n, n + 1)))]
 
 
 class FailureLimit:

@@ -14,11 +14,12 @@ from dlgenome.config import RunConfig
 from dlgenome.errors import InputError
 from dlgenome.pipeline.job import Job, disk_needed
 from dlgenome.pipeline.record import identity, provenance_attributes, run_facts
-from dlgenome.pipeline.request import whole_request
+from dlgenome.pipeline.request import Request
 from dlgenome.pipeline.scoring import batches
 from dlgenome.scores import CompletenessSummary
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.next_commands import motif_commands
+from dlgenome.writers.partial import discard_partial
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
 
@@ -49,13 +50,17 @@ def finish(
     spools: Sequence[Spool],
     seconds: Mapping[str, float],
     threads: int,
+    asked: Request,
 ) -> RunSummary:
     """Write the files of the run, and of each fold where they were asked for."""
     begun = time.monotonic()
     completeness: dict[str, CompletenessSummary] = {}
     # The run's own files come last: their run.json says that everything is there.
     for number in reversed(range(len(paths))):
-        completeness = _finish_one(job, paths[number], spools[number], number, seconds, threads)
+        completeness = _finish_one(job, paths[number], spools[number], number, seconds, threads, asked)
+    # Not before: a run that is killed in between goes on from all the spools.
+    for one in paths:
+        discard_partial(one)
     return RunSummary(
         tuple(path for one in paths for path in one.all()),
         spools[0].rows,
@@ -70,7 +75,13 @@ def finish(
 
 
 def _finish_one(
-    job: Job, paths: OutputPaths, spool: Spool, number: int, seconds: Mapping[str, float], threads: int
+    job: Job,
+    paths: OutputPaths,
+    spool: Spool,
+    number: int,
+    seconds: Mapping[str, float],
+    threads: int,
+    asked: Request,
 ) -> dict[str, CompletenessSummary]:
     """The mean's files are number 0, those of the folds follow."""
     config, begun = job.config, time.monotonic()
@@ -82,7 +93,7 @@ def _finish_one(
             **run_facts(job, spent, spool),
             "identity": own_identity,
             "threads": threads,
-            "request": whole_request(job),
+            "request": asked,
         }
 
     return finish_run(
@@ -97,6 +108,7 @@ def _finish_one(
         crop=config.crop,
         run_facts=facts,
         target_identity={target.name: {"target": target.text} for target in job.targets},
+        keep_partial=True,
     )
 
 

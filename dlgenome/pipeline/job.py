@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from contextlib import ExitStack
@@ -178,6 +179,13 @@ def _open_inputs(
     if config.resume and paths.kept_regions.exists() and _is_silent(stdin):
         return genome, read_regions(paths.kept_regions, source="stdin")
     return genome, read_regions("-", stdin=stdin or _standard_input(), kept=paths.scratch(KEPT_REGIONS))
+
+
+def piped_sha256(stdin: BinaryIO | None) -> str | None:
+    """Checksum of what is piped into standard input, which is read for it; None where nothing is."""
+    if _is_silent(stdin):
+        return None
+    return hashlib.file_digest(stdin or _standard_input(), "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _is_silent(stdin: BinaryIO | None) -> bool:

@@ -27,34 +27,57 @@ _MAY_CHANGE = frozenset(
 """Settings that say where and how a run is done, not what comes out of it."""
 _PATHS = frozenset({"model", "folds", "genome", "regions", "fasta", "exclude", "plugins", "trust_pickle"})
 """Files are known by their contents: they may have been moved."""
-_FLAGS = {"folds": "model", "targets": "target", "extra_inputs": "extra-input", "rule": "rule"}
+_FLAGS = {"targets": "target", "extra_inputs": "extra-input"}
+_CODE = (".py", ".json")
+"""Endings of files that a setting may name."""
 
 
-def request_of(config: RunConfig) -> dict[str, Any]:
-    """Every setting that the scores depend on, and the contents of the files that are read whole."""
-    chosen = {
-        name: value
-        for name, value in settings(config).items()
-        if name not in _MAY_CHANGE and name not in _PATHS
-    }
-    versions = provenance.package_versions()
+def request_of(config: RunConfig, piped_sha256: str | None = None) -> dict[str, Any]:
+    """Every setting that the scores depend on, and the contents of the files, but for the genome's bases.
+
+    Regions that come through a pipe can be read once only; their checksum is given or left out.
+    """
+    regions = Path(config.regions) if config.regions not in (None, "-") else None
+    digest = piped_sha256 if regions is None or not regions.is_file() else _sha256(regions)
+    kind, _, references = config.references.partition(":")
     return {
-        **chosen,
-        **_contents(config),
-        "device": resolve_devices(config.device)[0].type,
-        "version of dlgenome": versions.get("dlgenome"),
-        "version of torch": versions.get("torch"),
+        **_chosen(config),
+        **({} if digest is None else {"regions (sha256)": digest}),
+        "references (sha256)": _sha256(Path(references)) if kind == "file" else None,
     }
 
 
 def whole_request(job: Job) -> dict[str, Any]:
     """The same, with what is known once every input is open."""
     return {
-        **request_of(job.config),
+        **_chosen(job.config),
         "regions (sha256)": job.table.sha256,
         "genome (names and lengths)": job.genome.digest,
         "references (sha256)": job.references_sha256,
         "input length": job.plan.length,
+    }
+
+
+def _chosen(config: RunConfig) -> dict[str, Any]:
+    """The settings, and the contents of the files that are never piped."""
+    chosen = {
+        name: _by_contents(value)
+        for name, value in settings(config).items()
+        if name not in _MAY_CHANGE and name not in _PATHS
+    }
+    if config.references.startswith("file:"):
+        chosen["references"] = "file"
+    fasta, exclude = config.fasta, config.exclude
+    versions = provenance.package_versions()
+    return {
+        **chosen,
+        "checkpoint (sha256)": _sha256(config.model, *config.folds),
+        "fasta (sha256)": _sha256(*([fasta] if fasta else [])),
+        "exclude (sha256)": _sha256(*([exclude] if exclude else [])),
+        "plugin (sha256)": _sha256(*config.plugins),
+        "device": resolve_devices(config.device)[0].type,
+        "version of dlgenome": versions.get("dlgenome"),
+        "version of torch": versions.get("torch"),
     }
 
 
@@ -109,17 +132,18 @@ def finished_request(paths: OutputPaths) -> Request:
         ) from error
 
 
-def _contents(config: RunConfig) -> dict[str, str | None]:
-    """Checksums of the files that a run reads whole."""
-    fasta, exclude = config.fasta, config.exclude
-    regions = None if config.regions in (None, "-") else Path(str(config.regions))
-    return {
-        "checkpoint (sha256)": _sha256(config.model, *config.folds),
-        "regions (sha256)": _sha256(*([regions] if regions else [])),
-        "fasta (sha256)": _sha256(*([fasta] if fasta else [])),
-        "exclude (sha256)": _sha256(*([exclude] if exclude else [])),
-        "plugin (sha256)": _sha256(*config.plugins),
-    }
+def _by_contents(value: Any) -> Any:
+    """A setting in which the name of a file, as in FILE.py:function, has become the file's checksum."""
+    if isinstance(value, list):
+        return [_by_contents(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    described = value.rpartition("=")[2]
+    for name in (described, described.rpartition(":")[0]):
+        digest = _sha256(Path(name)) if name.endswith(_CODE) else None
+        if digest is not None:
+            return value.replace(name, digest)
+    return value
 
 
 def _sha256(*paths: Path) -> str | None:

@@ -16,9 +16,11 @@ from dlgenome.config import RunConfig, default_threads
 from dlgenome.errors import CompletenessError, InputError, Interrupted
 from dlgenome.pipeline.faults import GuardedExplainer
 from dlgenome.pipeline.finishing import RunSummary, already_finished, dry_run, finish
-from dlgenome.pipeline.job import Job, prepare
+from dlgenome.pipeline.job import Job, piped_sha256, prepare
 from dlgenome.pipeline.outputs import every_paths
 from dlgenome.pipeline.request import (
+    Request,
+    differences,
     finished_request,
     read_state,
     record_state,
@@ -31,7 +33,7 @@ from dlgenome.pipeline.stopping import StopRequest
 from dlgenome.pipeline.workers import WorkerPool, WorkOrder
 from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.lock import Lock
-from dlgenome.writers.partial import Existing, claimed, clear_partial, find_existing
+from dlgenome.writers.partial import Existing, abandon, claimed, clear_partial, find_existing
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool, resumable_blocks
 from dlgenome.writers.spool_reader import SpoolReader
@@ -65,42 +67,53 @@ def attribute(
             )
             for one in paths
         ]
-        if config.resume and _is_finished(config, paths):
-            return already_finished(config, paths)
+        if config.resume and _is_finished(config, paths, stdin):
+            for one in paths:
+                abandon(one)  # of a run that was killed after its last file had its name
+            summary = already_finished(config, paths)
+            _gate(config, summary)
+            return summary
         job = prepare(config, paths[0], stack, stdin)
         if config.dry_run:
             return dry_run(job)
-        blocks, job = _begin(job, paths)
+        asked = whole_request(job)
+        blocks, job = _begin(job, paths, asked)
         with _kept(paths[0]):
             spools = [
                 stack.enter_context(Spool(one, _layout(job, one), threads=threads, resume_blocks=blocks))
                 for one in paths
             ]
             checked = time.monotonic()
-            job = _score(job, spools, locks, threads, progress, stop or StopRequest())
+            job = _score(job, asked, spools, locks, threads, progress, stop or StopRequest())
             seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
-            summary = finish(job, paths, spools, seconds, threads)
+            for lock in locks:
+                lock.check()
+            summary = finish(job, paths, spools, seconds, threads, asked)
     _gate(config, summary)
     return summary
 
 
-def _is_finished(config: RunConfig, paths: Sequence[OutputPaths]) -> bool:
+def _is_finished(config: RunConfig, paths: Sequence[OutputPaths], stdin: BinaryIO | None) -> bool:
     """Whether nothing is left to do; raises UsageError when what is there was made otherwise."""
     found = [find_existing(one) for one in paths]
-    if Existing.INCOMPLETE in found:
-        logger.warning("Some of the final files are missing, and all are made again.")
-    if any(one is not Existing.FINISHED for one in found):
+    if Existing.UNFINISHED in found or set(found) == {Existing.NOTHING}:
         return False
-    asked = request_of(config)
-    if config.regions == "-":
-        del asked["regions (sha256)"]
-    refuse_another(paths[0], finished_request(paths[0]), asked)
-    return True
+    piped = piped_sha256(stdin) if config.regions == "-" and set(found) == {Existing.FINISHED} else None
+    asked = request_of(config, piped)
+    for one in paths:
+        if one.run_json.is_file():
+            before = finished_request(one)
+            if one.state.is_file() and differences(before, asked):
+                return False  # a run that was begun since with --overwrite may be the one that is meant
+            refuse_another(one, before, asked)
+    if set(found) == {Existing.FINISHED}:
+        return True
+    logger.warning("Some of the final files are missing, and all are made again.")
+    return False
 
 
-def _begin(job: Job, paths: Sequence[OutputPaths]) -> tuple[int | None, Job]:
+def _begin(job: Job, paths: Sequence[OutputPaths], asked: Request) -> tuple[int | None, Job]:
     """Blocks of the spools to keep, None for a run that begins; and the job with the step it began with."""
-    asked = whole_request(job)
     if job.config.resume and all(one.state.is_file() and one.spool.is_file() for one in paths):
         before, batch_size = read_state(paths[0])
         refuse_another(paths[0], before, asked)
@@ -108,15 +121,16 @@ def _begin(job: Job, paths: Sequence[OutputPaths]) -> tuple[int | None, Job]:
         if blocks:
             _check_same_bases(job, paths[0])
             return blocks, replace(job, batch_size=batch_size)
+    job.keep_regions()
     for one in paths:
         clear_partial(one)
         record_state(one, asked, job.batch_size)
-    job.keep_regions()
     return None, job
 
 
 def _score(
     job: Job,
+    asked: Request,
     spools: Sequence[Spool],
     locks: Sequence[Lock],
     threads: int,
@@ -124,7 +138,6 @@ def _score(
     stop: StopRequest,
 ) -> Job:
     """Score what is left; the job comes back with the step that it ended with."""
-    asked = whole_request(job)
 
     def smaller(batch_size: int) -> None:
         for spool in spools:
@@ -190,7 +203,7 @@ def _check_same_bases(job: Job, paths: OutputPaths) -> None:
 
 
 def _gate(config: RunConfig, summary: RunSummary) -> None:
-    if config.max_delta is None:
+    if config.max_delta is None or not summary.scored:
         return
     for target, found in summary.completeness.items():
         if not found.maximum <= config.max_delta:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from dlgenome.errors import Interrupted
 from dlgenome.pipeline.explain import Batch, Strands, join_folds, orient
 from dlgenome.pipeline.faults import FailureLimit, Found
 from dlgenome.pipeline.job import Job
@@ -76,7 +75,7 @@ def _check(stop: StopRequest, locks: Sequence[Lock]) -> None:
     stop.check()
     for lock in locks:
         if lock.lost:
-            raise Interrupted(f"{lock.path} was taken over by another run, so this one ends here")
+            lock.check()
 
 
 def _append(

@@ -37,12 +37,16 @@ class StopRequest:
 
     @contextmanager
     def between_steps(self, *last_words: Callable[[], None]) -> Iterator[None]:
-        """A block that checks often; ``last_words`` are called if the process must end inside it."""
+        """A block that checks often; ``last_words`` are called if the process must end inside it.
+
+        Raises Interrupted at its end for what was asked since it checked last.
+        """
         self.waits_for_step, self._last_words = True, list(last_words)
         try:
             yield
         finally:
             self.waits_for_step = False
+        self.check()
 
     def give_up(self) -> None:
         """The process is about to end without waiting: release what outlives it."""

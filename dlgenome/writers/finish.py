@@ -42,8 +42,9 @@ def finish_run(
     crop: int | None,
     run_facts: Callable[[], Mapping[str, Any]],
     target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
+    keep_partial: bool = False,
 ) -> dict[str, CompletenessSummary]:
-    """Make every final file, name them with ``run.json`` last, and remove ``PREFIX.partial``.
+    """Make every final file, name them with ``run.json`` last; then remove ``PREFIX.partial`` or keep it.
 
     Returns how well the contributions of each target add up, which also goes into ``run.json`` beside the
     given ``run_facts``. ``target_identity`` adds attributes to the file of one target. Raises Interrupted
@@ -72,6 +73,8 @@ def finish_run(
     facts = {"completeness": completeness, "outputs": outputs, **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)
     _publish(paths)
+    if not keep_partial:
+        discard_partial(paths)
     return completeness
 
 
@@ -137,4 +140,3 @@ def _publish(paths: OutputPaths) -> None:
         sync(folder)
         paths.inside_partial(run_json).replace(run_json)
         sync(folder)
-    discard_partial(paths)

@@ -83,6 +83,11 @@ class Lock:
         """Whether the file is there and names this holder."""
         return _read(self.path).get("token") == self._holder.token
 
+    def check(self) -> None:
+        """Raise Interrupted unless the lock is still held."""
+        if self.lost or not self.still_held():
+            raise Interrupted(f"{self.path} was removed or taken over by another run, so this one ends here")
+
     def release(self) -> None:
         """Remove the file, where it is still ours; may be called twice."""
         self._released.set()
