@@ -24,7 +24,7 @@ from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.readout import Readout
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
-from dlgenome.pipeline.explain import Batch, Explainer, Rounds, Strands
+from dlgenome.pipeline.explain import Batch, Explainer, Rounds, Strands, join_folds
 from dlgenome.references.shuffled import shuffle_sequences
 from dlgenome.types import Codes, Region, Window
 
@@ -86,15 +86,14 @@ def cost_of_folds(arguments: argparse.Namespace) -> str:
             return references
 
         return Explainer(
-            folds, ["counts"], strands=Strands(), rounds=Rounds(), draw=no_more,
-            reference_se=False, fold_sd=len(folds) > 1,
-        )  # fmt: skip
+            folds, ["counts"], strands=Strands(), rounds=Rounds(), draw=no_more, reference_se=False
+        )
 
     together, apart = explainer(engines), [explainer([one]) for one in engines]
 
     def all_folds() -> None:
         for folds in together.explain(batch):
-            together.joined(folds)
+            join_folds(folds, with_sd=True)
 
     def one_by_one() -> None:
         for one in apart:

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 from dlgenome import errors
 from dlgenome.config_files import preset_path, presets
-from dlgenome_cli.main import Stopped, cli
+from dlgenome_cli.main import cli
 from dlgenome_cli.options import config_option, split_commas, verbosity_options
+from dlgenome_cli.signals import Stopped
 
 HEAVY = ("torch", "numpy", "matplotlib", "h5py", "pyfaidx", "numba", "rich", "yaml")
 

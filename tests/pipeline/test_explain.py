@@ -19,7 +19,7 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.encoding import one_hot, reverse_complement
 from dlgenome.folds import fold_mean
-from dlgenome.pipeline.explain import Batch, Explainer, Rounds, Strands, orient
+from dlgenome.pipeline.explain import Batch, Explainer, Rounds, Strands, join_folds, orient
 from dlgenome.references.shuffled import ShuffledReferences
 from dlgenome.types import Codes, Region, RegionScores, Window
 
@@ -77,7 +77,6 @@ def explainer(engines: Sequence[DeepLift], **options: Any) -> Explainer:
         "rounds": Rounds(),
         "draw": references().draw_batch,
         "reference_se": False,
-        "fold_sd": False,
     }
     return Explainer(engines, TARGETS, **{**settings, **options})
 
@@ -133,19 +132,19 @@ def test_one_fold_on_one_strand_is_the_plain_run(codes: Codes) -> None:
 
 def test_folds_are_explained_as_each_alone_and_joined_by_their_mean(codes: Codes) -> None:
     batch = batch_of(codes)
-    together = explainer([engine(seed) for seed in range(3)], fold_sd=True)
+    together = explainer([engine(seed) for seed in range(3)])
     found = together.explain(batch)
     for row, folds in enumerate(found):
         for seed, fold in enumerate(folds):
             plain = engine(seed).explain(codes, batch.references)
             for index, name in enumerate(TARGETS):
                 assert_equal(fold[name], plain[index], row)
-        joined = together.joined(folds)
+        joined = join_folds(folds, with_sd=True)
         for name in TARGETS:
             mean = fold_mean([fold[name] for fold in folds], with_sd=True)
             np.testing.assert_array_equal(joined[name].projected, mean.projected)
             np.testing.assert_array_equal(joined[name].extras["fold_sd"], mean.extras["fold_sd"])
-    assert together.joined(found[0][:1]) is found[0][0]
+    assert join_folds(found[0][:1], with_sd=False) is found[0][0]
 
 
 def test_both_strands_are_the_mean_with_the_references_turned_too(codes: Codes) -> None:
