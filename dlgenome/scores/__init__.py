@@ -1,6 +1,11 @@
 """The one reader of finished ``scores.h5`` files, and what their completeness numbers mean."""
 
-from dlgenome.scores.completeness import CompletenessSummary, completeness_error, summarize_completeness
+from dlgenome.scores.completeness import (
+    CompletenessSummary,
+    completeness_error,
+    completeness_floor,
+    summarize_completeness,
+)
 from dlgenome.scores.file import AttributeValue, ScoresFile
 from dlgenome.scores.structure import (
     FORMAT_VERSION,
@@ -19,6 +24,7 @@ __all__ = [
     "CompletenessSummary",
     "ScoresFile",
     "completeness_error",
+    "completeness_floor",
     "find_structure_problems",
     "summarize_completeness",
 ]

@@ -13,20 +13,28 @@ def completeness_error(
     prediction: NDArray[np.float64],
     reference_prediction: NDArray[np.float64],
     mean_abs_delta: NDArray[np.float64],
+    *,
+    floor: float | None = None,
 ) -> NDArray[np.float64]:
     """|sum of contributions - (f(x) - mean f(ref))| / mean of |f(x) - f(ref)|, for each region.
 
-    The denominator is floored at 1e-6 of its median over the run. NaN where ``mean_abs_delta`` is NaN,
-    which is how methods without a completeness property say so.
+    ``floor`` is that of the whole run where these are a part of its regions. NaN where ``mean_abs_delta`` is
+    NaN, which is how methods without a completeness property say so.
     """
-    known = mean_abs_delta[~np.isnan(mean_abs_delta)]
-    floor = 1e-6 * float(np.median(known)) if len(known) else np.nan
+    if floor is None:
+        floor = completeness_floor(mean_abs_delta)
     missed = np.abs(contribution_sum - (prediction - reference_prediction))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = missed / np.maximum(mean_abs_delta, floor)
     # A run in which the output never moves has a scale of zero, and missing nothing is then no error.
     error[(missed == 0) & ~np.isnan(mean_abs_delta)] = 0.0
     return error
+
+
+def completeness_floor(mean_abs_delta: NDArray[np.float64]) -> float:
+    """The smallest denominator of a run's completeness errors: 1e-6 of the median of all its regions."""
+    known = mean_abs_delta[~np.isnan(mean_abs_delta)]
+    return 1e-6 * float(np.median(known, overwrite_input=True)) if len(known) else np.nan
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,7 @@ def summarize_completeness(delta_error: NDArray[np.float64]) -> CompletenessSumm
     known = delta_error[~np.isnan(delta_error)]
     if not len(known):
         return CompletenessSummary(np.nan, np.nan, np.nan, -1)
-    return CompletenessSummary(
-        median=float(np.percentile(known, 50, method="higher")),
-        percentile_99=float(np.percentile(known, 99, method="higher")),
-        maximum=float(known.max()),
-        worst_row=int(np.nanargmax(delta_error)),
-    )
+    worst_row = int(np.nanargmax(delta_error))
+    maximum = float(known.max())
+    median, percentile_99 = np.percentile(known, (50, 99), method="higher", overwrite_input=True)
+    return CompletenessSummary(float(median), float(percentile_99), maximum, worst_row)

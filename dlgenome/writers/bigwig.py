@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import UsageError
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig
 from dlgenome.writers.bigwig_file import BigWigFile
 from dlgenome.writers.disk import clear_write_errors
+from dlgenome.writers.genome_order import GenomeOrder, OnContig, Tracks
 from dlgenome.writers.overlap import Overlap, Values, blended_runs, owned_intervals
-
-CACHED_WINDOWS = 16
-"""A window around a smaller one is needed twice, a moment apart."""
 
 
 def write_bigwig(
@@ -49,64 +46,24 @@ def track_runs(
 
     Raises InputError as that does.
     """
-    centers = scores.regions["summit"]
-    starts, ends = scores.regions["start"], scores.regions["end"]
-    if crop is not None:
-        starts = np.maximum(starts, centers - crop // 2)
-        ends = np.minimum(ends, centers - crop // 2 + crop)
-    for contig, rows in _rows_by_contig(scores, contigs):
-        on_contig = np.maximum(starts[rows], 0), np.minimum(ends[rows], contig.length)
-        for start, values in _contig_runs(scores, overlap, extra, rows, centers[rows], *on_contig):
-            yield contig.name, start, values
-
-
-def _rows_by_contig(
-    scores: ScoresFile, contigs: tuple[Contig, ...]
-) -> Iterator[tuple[Contig, NDArray[np.intp]]]:
-    """The rows of each contig that has any, in the order of the contigs; rows ascend."""
-    rank = {contig.name: position for position, contig in enumerate(contigs)}
-    names, which = np.unique(scores.regions["chrom"], return_inverse=True)
-    unknown = [str(name) for name in names if str(name) not in rank]
-    if unknown:
-        raise InputError(f"{scores.path} has regions on {unknown[0]}, which is not a sequence of the genome.")
-    ranks = np.array([rank[str(name)] for name in names], dtype=np.int64)[which]
-    order = np.argsort(ranks, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(ranks[order])) + 1):
-        if len(rows):
-            yield contigs[int(ranks[rows[0]])], rows
+    order = GenomeOrder(scores, crop, contigs)
+    tracks = Tracks(scores, extra, order.rows)
+    for here in order:
+        for start, values in _contig_runs(here, order.window_starts, tracks, overlap):
+            yield here.contig.name, start, values
 
 
 def _contig_runs(
-    scores: ScoresFile,
-    overlap: Overlap,
-    extra: str | None,
-    rows: NDArray[np.intp],
-    centers: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
+    here: OnContig, window_starts: NDArray[np.int64], tracks: Tracks, overlap: Overlap
 ) -> Iterator[tuple[int, Values]]:
-    window_starts = scores.regions["start"]
+    def read(index: int, start: int, end: int) -> Values:
+        place = here.first + index
+        offset = int(window_starts[place])
+        return tracks[place][start - offset : end - offset]
 
-    @lru_cache(CACHED_WINDOWS)
-    def track(row: int) -> Values:
-        stored = scores.projected(row) if extra is None else scores.extra(extra, row)
-        values: Values = stored.sum(axis=0, dtype=np.float32)
-        if not np.isfinite(values).all():
-            window = scores.window(row)
-            raise InputError(
-                f"{scores.path} holds scores that are not finite numbers for {window.chrom}:{window.start}-"
-                f"{window.end} (row {row}); a bigWig cannot be made from it."
-            )
-        return values
-
-    def read(row: int, start: int, end: int) -> Values:
-        offset = int(window_starts[row])
-        return track(row)[start - offset : end - offset]
-
+    starts, ends = here.starts.data, here.ends.data
     if overlap == "nearest":
-        for index, start, end in owned_intervals(centers.data, starts.data, ends.data):
-            yield start, read(int(rows[index]), start, end)
-        return
-    order = np.lexsort((rows, starts))
-    ordered, first, last = (values[order].data for values in (rows, starts, ends))
-    yield from blended_runs(ordered, first, last, read, overlap)
+        for index, start, end in owned_intervals(here.centers.data, starts, ends):
+            yield start, read(index, start, end)
+    else:
+        yield from blended_runs(here.rows.data, starts, ends, read, overlap)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from types import TracebackType
@@ -24,6 +24,8 @@ from dlgenome.writers.bigwig_trees import BLOCK, write_chromosome_tree, write_pl
 
 BIGWIG_MAGIC = 0x888FFC26
 BASES_PER_BLOCK = 4096
+HELD_BASES = 16 * BASES_PER_BLOCK
+"""Values that wait to be written: short blocks are dealt with by the hundred."""
 BINS_PER_BLOCK = 512
 FIRST_REDUCTION, REDUCTION_STEP, MAX_ZOOM_LEVELS = 16, 4, 10
 COMPRESSION_LEVEL = 6
@@ -54,8 +56,10 @@ class BigWigFile:
     def __init__(self, path: Path, contigs: Sequence[Contig]) -> None:
         self._contigs = tuple(contigs)
         self._ids = {contig.name: row for row, contig in enumerate(contigs)}
-        self._chromosome = self._start = self._held = 0
-        self._values = np.zeros(BASES_PER_BLOCK, "<f4")
+        self._chromosome = self._end = self._held = 0
+        self._values = np.zeros(HELD_BASES, "<f4")
+        self._starts: list[int] = []
+        self._firsts: list[int] = []
         self._covered, self._min, self._max, self._sum, self._squares = 0, np.inf, -np.inf, 0.0, 0.0
         self._file = path.open("wb")
         self._blocks = _Blocks(self._file, path.parent)
@@ -86,43 +90,61 @@ class BigWigFile:
 
         Raises ValueError for values that overlap others, lie outside the contig or come out of order.
         """
-        chromosome, end = self._ids[name], self._start + self._held
-        beyond = start + len(values) > self._contigs[chromosome].length
-        if beyond or (chromosome, start) < (self._chromosome, end):
+        chromosome, end = self._ids[name], start + len(values)
+        if end > self._contigs[chromosome].length or (chromosome, start) < (self._chromosome, self._end):
             raise ValueError(f"{len(values)} values from {name}:{start} on are out of place")
-        if (chromosome, start) != (self._chromosome, end):
-            self._write_block()
-            if chromosome != self._chromosome:
-                self._end_chromosome()
-            self._chromosome, self._start = chromosome, start
+        if chromosome != self._chromosome:
+            self._write_blocks()
+            self._end_chromosome()
+            self._chromosome = chromosome
+        elif self._firsts and start == self._end:
+            values = values[self._fill_block(values) :]
+        self._end = end
         while len(values):
-            taken = values[: BASES_PER_BLOCK - self._held]
-            self._values[self._held : self._held + len(taken)] = taken
-            self._held += len(taken)
-            values = values[len(taken) :]
-            if self._held == BASES_PER_BLOCK:
-                self._write_block()
+            self._open_block(end - len(values))
+            values = values[self._fill_block(values) :]
 
-    def _write_block(self) -> None:
-        if not self._held:
+    def _open_block(self, start: int) -> None:
+        if self._held + BASES_PER_BLOCK > HELD_BASES:
+            self._write_blocks()
+        self._firsts.append(self._held)
+        self._starts.append(start)
+
+    def _fill_block(self, values: NDArray[np.float32]) -> int:
+        """Put the first values into the last block; returns how many found room."""
+        taken = values[: BASES_PER_BLOCK - (self._held - self._firsts[-1])]
+        self._values[self._held : self._held + len(taken)] = taken
+        self._held += len(taken)
+        return len(taken)
+
+    def _write_blocks(self) -> None:
+        if not self._firsts:
             return
-        values, start, end = self._values[: self._held], self._start, self._start + self._held
-        header = struct.pack("<5I2BH", self._chromosome, start, end, 1, 1, _FIXED_STEP, 0, len(values))
-        self._blocks.add(self._chromosome, start, end, header + values.tobytes())
-        bins = _bins_of_bases(start, values)
+        values, firsts = self._values[: self._held], np.array(self._firsts)
+        starts = np.array(self._starts)
+        ends = starts + np.diff(firsts, append=self._held)
+        contents = (
+            struct.pack("<5I2BH", self._chromosome, start, end, 1, 1, _FIXED_STEP, 0, end - start)
+            + values[first : first + end - start].tobytes()
+            for first, start, end in zip(self._firsts, self._starts, ends.tolist(), strict=True)
+        )
+        self._blocks.add(self._chromosome, starts, ends, contents)
+        bins = _bins_of_bases(starts, firsts, values)
         self._covered += len(values)
         self._min, self._max = min(self._min, bins["min"].min()), max(self._max, bins["max"].max())
         self._sum, self._squares = self._sum + bins["sum"].sum(), self._squares + bins["squares"].sum()
         if self._zooms:
             self._zooms[0].add(self._chromosome, bins)
-        self._start, self._held = end, 0
+        self._held = 0
+        self._firsts.clear()
+        self._starts.clear()
 
     def _end_chromosome(self) -> None:
         for zoom in self._zooms:
             zoom.end_chromosome(self._chromosome)
 
     def _finish(self) -> None:
-        self._write_block()
+        self._write_blocks()
         self._end_chromosome()
         index_offset = self._file.tell()
         self._blocks.write_index(self._file, 0)
@@ -152,12 +174,18 @@ class _Blocks:
         self.count = 0
         self._index = _temporary(folder)
 
-    def add(self, chromosome: int, start: int, end: int, content: bytes) -> None:
-        packed = zlib.compress(content, COMPRESSION_LEVEL)
-        place = (chromosome, start), (chromosome, end)
-        self._index.write(np.array((*place, self.data.tell(), len(packed)), BLOCK).tobytes())
-        self.data.write(packed)
-        self.count += 1
+    def add(
+        self, chromosome: int, starts: NDArray[np.int64], ends: NDArray[np.int64], contents: Iterable[bytes]
+    ) -> None:
+        packed = [zlib.compress(content, COMPRESSION_LEVEL) for content in contents]
+        items = np.empty(len(packed), BLOCK)
+        items["first"][:, 0] = items["last"][:, 0] = chromosome
+        items["first"][:, 1], items["last"][:, 1] = starts, ends
+        items["size"] = [len(each) for each in packed]
+        items["offset"] = self.data.tell() + np.cumsum(items["size"]) - items["size"]
+        self._index.write(items.tobytes())
+        self.data.writelines(packed)
+        self.count += len(packed)
 
     def write_index(self, file: IO[bytes], shift: int) -> None:
         write_place_tree(file, self._index, self.count, shift)
@@ -196,7 +224,7 @@ class _ZoomLevel:
         with np.errstate(over="ignore"):
             for field in _BIN.names or ():
                 stored[field] = bins[field]
-        self.blocks.add(chromosome, int(bins["start"][0]), int(bins["end"][-1]), stored.tobytes())
+        self.blocks.add(chromosome, bins["start"][:1], bins["end"][-1:], [stored.tobytes()])
         self.n_bins += count
         if self._above is not None:
             self._above.add(chromosome, bins)
@@ -231,14 +259,21 @@ def _useful(levels: list[_ZoomLevel]) -> list[_ZoomLevel]:
     return useful
 
 
-def _bins_of_bases(start: int, values: NDArray[np.float32]) -> NDArray[Any]:
-    """The bins of FIRST_REDUCTION bases that these values, of the bases from ``start`` on, lie in."""
-    border = FIRST_REDUCTION - start % FIRST_REDUCTION
-    firsts = np.append(0, np.arange(border, len(values), FIRST_REDUCTION))
+def _bins_of_bases(
+    starts: NDArray[np.int64], firsts: NDArray[np.int64], values: NDArray[np.float32]
+) -> NDArray[Any]:
+    """The bins of FIRST_REDUCTION bases that the values lie in, none of them in two blocks.
+
+    A block has the bases from one of ``starts`` on; its values begin at one of ``firsts``.
+    """
+    bases = np.arange(len(values)) + np.repeat(starts - firsts, np.diff(firsts, append=len(values)))
+    begins = bases % FIRST_REDUCTION == 0
+    begins[firsts] = True
+    firsts = np.flatnonzero(begins)
     wide = values.astype(np.float64)
     bins = np.zeros(len(firsts), _BIN)
-    bins["start"], bins["end"] = start + firsts, start + np.append(firsts[1:], len(values))
-    bins["count"] = bins["end"] - bins["start"]
+    bins["start"], bins["count"] = bases[firsts], np.diff(firsts, append=len(values))
+    bins["end"] = bins["start"] + bins["count"]
     bins["min"], bins["max"] = np.minimum.reduceat(wide, firsts), np.maximum.reduceat(wide, firsts)
     bins["sum"], bins["squares"] = np.add.reduceat(wide, firsts), np.add.reduceat(wide * wide, firsts)
     return bins

@@ -144,13 +144,8 @@ def decode_facts(part: bytes) -> Facts:
 
 def decode_windows(facts: Facts) -> list[Window]:
     """The windows of a block, with everything the input said about their regions."""
-    regions = zip(*facts["regions"].values(), strict=True)
-    names = tuple(facts["regions"])
-    windows = zip(*(facts["windows"][field] for field in _WINDOW_FIELDS), strict=True)
-    return [
-        Window(Region(**dict(zip(names, region, strict=True))), *window)
-        for region, window in zip(regions, windows, strict=True)
-    ]
+    regions = map(Region, *(facts["regions"][field] for field in _REGION_FIELDS))
+    return list(map(Window, regions, *(facts["windows"][field] for field in _WINDOW_FIELDS)))
 
 
 def decode_failures(facts: Facts) -> list[tuple[int, SkippedRegion]]:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from dlgenome.scores import FORMAT_VERSION, PROVENANCE_ATTRIBUTES, AttributeValue, completeness_error
+from dlgenome.scores import (
+    FORMAT_VERSION,
+    PROVENANCE_ATTRIBUTES,
+    AttributeValue,
+    completeness_error,
+    completeness_floor,
+)
 from dlgenome.types import Contig
 from dlgenome.writers.blocks import GZIP_LEVEL, Facts
 from dlgenome.writers.disk import clear_write_errors
 from dlgenome.writers.spool_reader import SpoolReader
 
 COLUMN_CHUNK_ROWS = 4096
-GATHERED_ROWS = 256
 MAX_ATTRIBUTE_BYTES = 60_000
 """HDF5 refuses attributes of 64 KiB; a command line may be longer."""
 
+_REGION_FACTS = {
+    "chrom": ("windows", "chrom"),
+    "start": ("windows", "start"),
+    "end": ("windows", "end"),
+    "name": ("regions", "name"),
+    "strand": ("regions", "strand"),
+    "summit": ("windows", "center"),
+    "input_row": ("regions", "input_row"),
+}
+"""Column of ``/regions`` -> where it stands in the facts of a block."""
 _TEXT_COLUMNS = ("chrom", "name", "strand")
 _QC_TYPES = {
     "prediction": "<f8",
@@ -51,9 +65,10 @@ def write_scores(
         for owner, dataset in layout.datasets():
             if owner == target:
                 _copy_chunks(file, spool, target, dataset, layout.score_dtype)
-        _write_regions(file, spool)
+        _create_columns(file, spool)
         _write_genome(file, contigs)
-        _write_qc(file, spool, target)
+        _write_columns(file, spool, target)
+        _write_delta_error(file, spool.rows)
 
 
 def _write_attributes(
@@ -89,41 +104,57 @@ def _copy_chunks(file: h5py.File, spool: SpoolReader, target: str, dataset: str,
         created.id.write_direct_chunk((first_row, 0, 0), chunk)
 
 
-def _write_regions(file: h5py.File, spool: SpoolReader) -> None:
+def _create_columns(file: h5py.File, spool: SpoolReader) -> None:
     longest = dict.fromkeys(_TEXT_COLUMNS, 1)
     for _, facts in spool.blocks():
-        for column, values in _region_columns(facts).items():
-            if column in longest:
-                longest[column] = max([longest[column], *(len(value.encode()) for value in values)])
-    for column in ("chrom", "start", "end", "name", "strand", "summit", "input_row"):
+        for column, held in longest.items():
+            values = _region_values(facts, column)
+            longest[column] = max([held, *(len(value.encode()) for value in values)])
+    for column in _REGION_FACTS:
         dtype = f"S{longest[column]}" if column in longest else "<i8"
         _create_column(file, f"regions/{column}", spool.rows, dtype)
-    for first_row, facts in _gathered(spool):
-        for column, pieces in facts.items():
-            values = [value.encode() for value in pieces] if column in longest else pieces
-            created = file[f"regions/{column}"]
-            created[first_row : first_row + len(values)] = np.array(values, created.dtype)
+    for name, dtype in sorted({**_QC_TYPES, "delta_error": "<f8"}.items()):
+        _create_column(file, f"qc/{name}", spool.rows, dtype)
 
 
-def _region_columns(facts: Facts) -> dict[str, list[Any]]:
-    windows, regions = facts["windows"], facts["regions"]
-    return {
-        **{column: windows[column] for column in ("chrom", "start", "end")},
-        **{column: regions[column] for column in ("name", "strand", "input_row")},
-        "summit": windows["center"],
-    }
+def _write_columns(file: h5py.File, spool: SpoolReader, target: str) -> None:
+    """Write what the facts of the blocks say of the regions and of one target, whole chunks at a time."""
+    held: dict[str, list[Any]] = {f"regions/{column}": [] for column in _REGION_FACTS}
+    held |= {f"qc/{name}": [] for name in _QC_TYPES}
+    written = 0
+    for _, facts in spool.blocks():
+        for column in _REGION_FACTS:
+            held[f"regions/{column}"] += _region_values(facts, column)
+        for name in _QC_TYPES:
+            held[f"qc/{name}"] += facts["qc"][target]["contribution_sum" if name == "sum" else name]
+        while len(held["regions/start"]) >= COLUMN_CHUNK_ROWS:
+            written = _write_held(file, held, written)
+    _write_held(file, held, written)
 
 
-def _gathered(spool: SpoolReader) -> Iterator[tuple[int, dict[str, list[Any]]]]:
-    """(first row, columns) in pieces of more than one short block, for each write has its price."""
-    first_row, gathered = 0, dict[str, list[Any]]()
-    for block, facts in spool.blocks():
-        if block.first_row - first_row >= GATHERED_ROWS:
-            yield first_row, gathered
-            first_row, gathered = block.first_row, {}
-        for column, values in _region_columns(facts).items():
-            gathered.setdefault(column, []).extend(values)
-    yield first_row, gathered
+def _write_held(file: h5py.File, held: dict[str, list[Any]], first_row: int) -> int:
+    """Write the first rows of the columns, and drop them; returns the row that is then the first."""
+    for name, values in held.items():
+        piece = values[:COLUMN_CHUNK_ROWS]
+        del values[:COLUMN_CHUNK_ROWS]
+        if name.removeprefix("regions/") in _TEXT_COLUMNS:
+            piece = [value.encode() for value in piece]
+        file[name][first_row : first_row + len(piece)] = np.array(piece, file[name].dtype)
+    return first_row + COLUMN_CHUNK_ROWS
+
+
+def _region_values(facts: Facts, column: str) -> list[Any]:
+    group, field = _REGION_FACTS[column]
+    return cast(list[Any], facts[group][field])
+
+
+def _write_delta_error(file: h5py.File, n_rows: int) -> None:
+    qc = file["qc"]
+    floor = completeness_floor(qc["mean_abs_delta"][...])
+    for start in range(0, n_rows, COLUMN_CHUNK_ROWS):
+        rows = slice(start, min(start + COLUMN_CHUNK_ROWS, n_rows))
+        columns = (qc[name][rows] for name in ("sum", "prediction", "reference_prediction", "mean_abs_delta"))
+        qc["delta_error"][rows] = completeness_error(*columns, floor=floor)
 
 
 def _write_genome(file: h5py.File, contigs: tuple[Contig, ...]) -> None:
@@ -131,25 +162,6 @@ def _write_genome(file: h5py.File, contigs: tuple[Contig, ...]) -> None:
     longest = max((len(name) for name in names), default=1)
     _create_column(file, "genome/chrom", len(names), f"S{max(1, longest)}")[...] = names
     _create_column(file, "genome/length", len(names), "<i8")[...] = [contig.length for contig in contigs]
-
-
-def _write_qc(file: h5py.File, spool: SpoolReader, target: str) -> None:
-    values = read_qc(spool, target)
-    values["delta_error"] = completeness_error(
-        values["sum"], values["prediction"], values["reference_prediction"], values["mean_abs_delta"]
-    )
-    for name in sorted(values):
-        _create_column(file, f"qc/{name}", spool.rows, values[name].dtype.str)[...] = values[name]
-
-
-def read_qc(spool: SpoolReader, target: str) -> dict[str, NDArray[Any]]:
-    """One array a value, one number a region: the predictions, the sum, their scale, and the checksums."""
-    values = {name: np.empty(spool.rows, dtype) for name, dtype in _QC_TYPES.items()}
-    for block, facts in spool.blocks():
-        here = slice(block.first_row, block.first_row + block.rows)
-        for name, column in values.items():
-            column[here] = facts["qc"][target]["contribution_sum" if name == "sum" else name]
-    return values
 
 
 def _create_column(file: h5py.File, name: str, rows: int, dtype: str) -> h5py.Dataset:

@@ -26,7 +26,7 @@ def owned_intervals(
     may come in any order, have any lengths, lie inside one another (the outer one then owns two intervals),
     and own nothing at all. Bases that no window covers are in no interval.
     """
-    waiting = iter(_in_order_of_start(starts, ends))
+    waiting = _in_order_of_start(starts, ends)
     opening = next(waiting, None)
     closing: list[tuple[int, int]] = []
     active: list[tuple[int, int]] = []
@@ -54,11 +54,13 @@ def owned_intervals(
         yield last
 
 
-def _in_order_of_start(starts: Sequence[int], ends: Sequence[int]) -> memoryview[int]:
-    """The windows that are not empty; eight bytes a window, for there may be very many."""
-    first, last = np.asarray(starts, dtype=np.int64), np.asarray(ends, dtype=np.int64)
-    order = np.argsort(first, kind="stable").astype(np.int64, copy=False)
-    return order[first[order] < last[order]].data
+def _in_order_of_start(starts: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
+    """The windows that are not empty; where they are in order already, nothing is held."""
+    first = np.asarray(starts, dtype=np.int64)
+    order: Sequence[int] = range(len(first))
+    if (first[1:] < first[:-1]).any():
+        order = np.argsort(first, kind="stable").astype(np.int64, copy=False).data
+    return (index for index in order if starts[index] < ends[index])
 
 
 def _cells(active: list[tuple[int, int]], left: int, right: int) -> Iterator[tuple[int, int, int]]:
@@ -87,14 +89,15 @@ def blended_runs(
 ) -> Iterator[tuple[int, Values]]:
     """(start, values) without gaps inside, in order along one chromosome; windows must be sorted by start.
 
+    ``read`` takes the place of a window among these, not its row, and the first and last base.
     ``mean``: of all windows on a base. ``max``: the value largest in absolute size, of equal sizes that of
     the lowest row. ``first``: that of the lowest row. Only bases not yet passed by every window are held.
     """
     held = _Held(starts[0] if len(starts) else 0)
-    for row, start, end in zip(rows, starts, ends, strict=True):
+    for index, (row, start, end) in enumerate(zip(rows, starts, ends, strict=True)):
         if start < end:
             yield from held.release(start)
-            held.add(row, start, read(row, start, end), overlap)
+            held.add(row, start, read(index, start, end), overlap)
     yield from held.release(held.end)
 
 

@@ -13,6 +13,7 @@ import pytest
 from dlgenome.errors import InputError, UsageError
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig
+from dlgenome.writers import genome_order
 from dlgenome.writers.bigwig import write_bigwig
 
 MakeRun = Callable[..., Any]
@@ -112,6 +113,20 @@ def test_hard_places_have_the_values_of_the_twin(make_run: MakeRun, overlap: str
 def test_odd_windows_have_the_values_of_the_twin(make_run: MakeRun) -> None:
     run = make_run(n_rows=16, length=101, targets=("counts",), formats=("h5", "bigwig"))
     assert_same(read_with_pybigwig(run.paths.bigwig("counts")), slow_track(run, "counts", "nearest"))
+
+
+@pytest.mark.parametrize("overlap", ["nearest", "mean", "max", "first"])
+@pytest.mark.parametrize("windows_a_batch", [1, 3])
+def test_windows_read_a_few_at_a_time_give_the_same_file(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overlap: str, windows_a_batch: int
+) -> None:
+    run = make_run(n_rows=70, targets=("counts",), formats=("h5", "bigwig"), overlap=overlap)
+    monkeypatch.setattr(genome_order, "BATCH_BYTES", windows_a_batch * 4 * 200)
+    monkeypatch.setattr(genome_order, "PIECE_BYTES", 1)
+    monkeypatch.setattr(genome_order, "PIECE_ROWS", 7)
+    with ScoresFile(run.paths.scores_h5("counts")) as scores:
+        write_bigwig(tmp_path / "again.bw", scores, overlap=overlap, contigs=run.contigs)  # type: ignore[arg-type]
+    assert (tmp_path / "again.bw").read_bytes() == run.paths.bigwig("counts").read_bytes()
 
 
 def test_header_has_every_contig_in_the_order_of_the_fasta(make_run: MakeRun) -> None:

@@ -247,16 +247,22 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from dlgenome.types import Contig
+from dlgenome.writers import genome_order
 from dlgenome.writers.bigwig import write_bigwig
 
+genome_order.BATCH_BYTES = 2**18
 n_regions, length = int(sys.argv[1]), 2114
 rng = np.random.default_rng(0)
 starts = np.sort(rng.integers(0, 100_000_000 - length, n_regions))
 pool = rng.normal(size=(4, 8 * length)).astype(np.float32)
+columns = {"chrom": np.full(n_regions, b"chr1"), "start": starts, "end": starts + length,
+           "summit": starts + length // 2}
+def projected(rows):
+    return np.stack([pool[:, row % length :][:, :length] for row in range(*rows.indices(n_regions))])
+
 scores = SimpleNamespace(
-    path="made", length=length, projected=lambda row: pool[:, row % length :][:, :length],
-    regions={"chrom": np.full(n_regions, "chr1"), "start": starts, "end": starts + length,
-             "summit": starts + length // 2},
+    path="made", n_regions=n_regions, length=length, score_dtype="float32", projected=projected,
+    stored=lambda name, rows=slice(None): columns[name.removeprefix("regions/")][rows].copy(),
 )
 write_bigwig(Path(sys.argv[2]), scores, contigs=(Contig("chr1", 100_000_000),))
 print(next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM")).split()[1])

@@ -13,6 +13,7 @@ import pytest
 
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig, ScoredWindow
+from dlgenome.writers import hdf5
 from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.hdf5 import write_scores
 from dlgenome.writers.partial import prepare_outputs
@@ -97,6 +98,21 @@ def test_qc_holds_predictions_completeness_and_checksums(make_run: MakeRun) -> N
             assert file["qc/crc32"][row.row] == zlib.crc32(stored[row.row].tobytes())
             missed = abs(scores.contribution_sum - (scores.prediction - scores.reference_prediction))
             assert file["qc/delta_error"][row.row] == pytest.approx(missed / scores.mean_abs_delta, rel=1e-12)
+
+
+def test_columns_written_in_many_pieces_are_those_written_at_once(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_run("whole", n_rows=70).paths.scores_h5("counts")
+    monkeypatch.setattr(hdf5, "COLUMN_CHUNK_ROWS", 8)
+    pieces = make_run("pieces", n_rows=70).paths.scores_h5("counts")
+    with h5py.File(whole) as one, h5py.File(pieces) as other:
+        assert other["qc/delta_error"].chunks == (8,)
+        for group in ("regions", "qc"):
+            assert set(one[group]) == set(other[group])
+            for name in one[group]:
+                assert one[group][name].dtype == other[group][name].dtype
+                assert one[group][name][:].tobytes() == other[group][name][:].tobytes(), name
 
 
 def test_storage_is_gzip_1_with_shuffle_in_chunks_of_whole_regions(make_run: MakeRun) -> None:

@@ -101,7 +101,11 @@ def test_blended_values_follow_their_rule(overlap: Overlap, windows: Windows) ->
     starts, ends = [windows[row][1] for row in rows], [windows[row][2] for row in rows]
     found: dict[int, float] = {}
     last_end = -100
-    for start, values in blended_runs(rows, starts, ends, values_of, overlap):
+
+    def read(index: int, start: int, end: int) -> Values:
+        return values_of(rows[index], start, end)
+
+    for start, values in blended_runs(rows, starts, ends, read, overlap):
         assert len(values)
         assert start >= last_end
         last_end = start + len(values)
