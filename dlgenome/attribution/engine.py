@@ -17,8 +17,9 @@ from torch import Tensor
 from dlgenome.attribution.constants import evaluate_constants, require_equal_rows
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.precise import precise_steps, widened
 from dlgenome.attribution.readout import Readout, numbers
-from dlgenome.attribution.rules.base import Backward, fill
+from dlgenome.attribution.rules.base import Backward, Call, fill
 from dlgenome.attribution.steady import steady_bits
 
 
@@ -50,9 +51,9 @@ class Engine:
         self._pair_values = evaluate_constants(program, step.pairs)
         self._keep = _kept_names(program)
         self._last_use = _last_uses(program)
+        self._precise = precise_steps(program)
         self._pair_arguments = {
-            s.call.name: (fill(s.call.args, self._pair_values), fill(s.call.kwargs, self._pair_values))
-            for s in program.steps
+            s.call.name: self._arguments(s.call, self._pair_values) for s in program.steps
         }
 
     @torch.no_grad()
@@ -91,12 +92,17 @@ class Engine:
         seed[:, readout.start : readout.stop] = weights.reshape(self.step.pairs, -1)
         return seed
 
+    def _arguments(self, call: Call, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments with what is known filled in, as wide as the operation is computed."""
+        filled = fill(call.args, values), fill(call.kwargs, values)
+        return widened(filled) if call.name in self._precise else filled
+
     def _forward(self, rows: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {**self._forward_values, self.program.sequences: rows}
         kept = {self.program.sequences: rows} if self.program.sequences in self._keep else {}
         for index, step in enumerate(self.program.steps):
             call = step.call
-            values[call.name] = step.rule.forward(call, fill(call.args, values), fill(call.kwargs, values))
+            values[call.name] = step.rule.forward(call, *self._arguments(call, values))
             if call.name in self._keep:
                 kept[call.name] = values[call.name]
             for name in self._last_use.get(index, ()):
@@ -108,11 +114,18 @@ class Engine:
         for step in reversed(self.program.steps):
             multiplier = waiting.pop(step.call.name, None)
             if multiplier is not None:
-                self._send_back(step, multiplier, kept, waiting)
+                self._send_back(step, multiplier, kept, waiting, rows.dtype)
         result = waiting.get(self.program.sequences)
         return rows.new_zeros(self.step.pairs, *rows.shape[1:]) if result is None else result
 
-    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
+    def _send_back(
+        self,
+        step: Step,
+        multiplier: Any,
+        kept: dict[str, Any],
+        waiting: dict[str, Any],
+        dtype: torch.dtype,
+    ) -> None:
         call = step.call
         if call.op is operator.getitem:
             several = call.args[0].name
@@ -126,6 +139,8 @@ class Engine:
         saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
         for ref, part in zip(call.inputs, step.rule.backward(call, multiplier, saved), strict=True):
             if part is not None:
+                if call.name in self._precise and ref.name not in self._precise:
+                    part = part.to(dtype)
                 waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
 
 

@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 _VECTOR = 64
 """Numbers that the widest vector loop of any processor takes at once, or a multiple of it."""
+_FEWEST_OUTPUTS = 16
 _SHARE = 32768
 """Fewest numbers for which torch starts another thread."""
 _FUNCTIONS: tuple[Any, ...] = (
@@ -35,6 +37,21 @@ _UNSTEADY = frozenset(
     for name in ("default", "Tensor_Scalar", "Tensor_Tensor", "Tensor")
     if name in packet.overloads()
 )
+
+
+def steady_linear(value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``value weight^T + bias``; few outputs are computed beside zeros.
+
+    For one, two or three outputs the processor's libraries take the rows in groups, and those left over by
+    another formula.
+    """
+    outputs = weight.shape[0]
+    if outputs >= _FEWEST_OUTPUTS or value.device.type != "cpu":
+        return F.linear(value, weight, bias)
+    wide = weight.new_zeros(_FEWEST_OUTPUTS, weight.shape[1])
+    wide[:outputs] = weight
+    product = F.linear(value, wide)[..., :outputs]
+    return product if bias is None else product + bias
 
 
 def steady_bits(device: torch.device) -> AbstractContextManager[object]:

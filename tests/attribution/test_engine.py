@@ -311,7 +311,7 @@ def test_contributions_sum_to_the_difference_of_predictions(name: str, pair_mult
         module = module.to(dtype)
         result = pair_multipliers(module, sequences, references)
         with torch.no_grad():
-            torch.testing.assert_close(result.predictions, module(sequences))
+            torch.testing.assert_close(result.predictions, module(sequences), check_dtype=False)
         assert relative_error(result, sequences, references) < limit
 
 
@@ -550,5 +550,5 @@ def test_functions_of_one_value_written_by_hand_are_exact(
         module = module.to(dtype)
         sequences, references = one_hot(3, 4, LENGTH, dtype=dtype), one_hot(4, 4, 20, LENGTH, dtype=dtype)
         result = pair_multipliers(module, sequences, references)
-        torch.testing.assert_close(result.predictions, module(sequences).detach())
+        torch.testing.assert_close(result.predictions, module(sequences).detach(), check_dtype=False)
         assert relative_error(result, sequences, references) < limit

@@ -22,6 +22,7 @@ from dlgenome.attribution.rules.base import (
     same_axis,
     unbroadcast,
 )
+from dlgenome.attribution.steady import steady_linear
 
 
 class Linear(Rule):
@@ -222,9 +223,14 @@ class Dense(Linear):
         across = call.input_batch(0).axis == len(call.input_infos[0].dims) - 1
         return "it multiplies across the batch" if across else None
 
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Weighted sums that are the same bits for the same row, wherever it stands."""
+        value, weight, bias = args if len(args) > 2 else (*args, None)
+        return steady_linear(value, weight, bias)
+
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier times the weights."""
-        return [multiplier @ saved.args[1]]
+        return [steady_linear(multiplier, saved.args[1].T, None)]
 
 
 class BatchNorm(Linear):
