@@ -114,18 +114,15 @@ class Engine:
         for step in reversed(self.program.steps):
             multiplier = waiting.pop(step.call.name, None)
             if multiplier is not None:
-                self._send_back(step, multiplier, kept, waiting, rows.dtype)
-        result = waiting.get(self.program.sequences)
-        return rows.new_zeros(self.step.pairs, *rows.shape[1:]) if result is None else result
+                if step.call.name not in self._precise:
+                    multiplier = _narrowed(multiplier, rows.dtype)
+                self._send_back(step, multiplier, kept, waiting)
+        result: Tensor | None = waiting.get(self.program.sequences)
+        if result is None:
+            return rows.new_zeros(self.step.pairs, *rows.shape[1:])
+        return result.to(rows.dtype)
 
-    def _send_back(
-        self,
-        step: Step,
-        multiplier: Any,
-        kept: dict[str, Any],
-        waiting: dict[str, Any],
-        dtype: torch.dtype,
-    ) -> None:
+    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
         call = step.call
         if call.op is operator.getitem:
             several = call.args[0].name
@@ -139,9 +136,12 @@ class Engine:
         saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
         for ref, part in zip(call.inputs, step.rule.backward(call, multiplier, saved), strict=True):
             if part is not None:
-                if call.name in self._precise and ref.name not in self._precise:
-                    part = part.to(dtype)
                 waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
+
+
+def _narrowed(multiplier: Any, dtype: torch.dtype) -> Any:
+    """The multiplier as wide as the rows are; those of several outputs never come from a precise step."""
+    return multiplier.to(dtype) if isinstance(multiplier, Tensor) else multiplier
 
 
 def _outputs(program: Program, name: str, picked: int) -> int:

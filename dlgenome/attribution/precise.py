@@ -27,7 +27,7 @@ _PASSING = frozenset(
 
 
 def precise_steps(program: Program) -> frozenset[str]:
-    """Names of the operations whose results reach only the output, through linear operations on few numbers."""
+    """Names of the operations whose results reach only the output, by linear operations on few values."""
     readers: dict[str, set[str]] = {}
     for step in program.steps:
         for ref in step.call.inputs:
