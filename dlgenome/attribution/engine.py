@@ -43,7 +43,8 @@ class PairMultipliers:
 class Engine:
     """A program bound to one step shape; constants are evaluated once."""
 
-    def __init__(self, program: Program, step: StepShape) -> None:
+    def __init__(self, program: Program, step: StepShape, *, precise: bool = True) -> None:
+        """Evaluate the constants; ``precise`` computes the last linear operations in float64."""
         program.require_supported()
         self.program, self.step = program, step
         self._forward_values = evaluate_constants(program, step.rows)
@@ -51,7 +52,7 @@ class Engine:
         self._pair_values = evaluate_constants(program, step.pairs)
         self._keep = _kept_names(program)
         self._last_use = _last_uses(program)
-        self._precise = precise_steps(program)
+        self._precise = precise_steps(program) if precise else frozenset()
         self._pair_arguments = {
             s.call.name: self._arguments(s.call, self._pair_values) for s in program.steps
         }

@@ -21,7 +21,7 @@ class SignedEngine(Engine):
     """An engine whose backward pass carries a pair of multipliers."""
 
     def __init__(self, program: Program, step: StepShape, *, reveal_all: bool) -> None:
-        super().__init__(program, step)
+        super().__init__(program, step, precise=False)
         self._keep = {ref.name for s in program.steps for ref in s.call.inputs}
         self._steps = {s.call.name: s for s in program.steps}
         reveals = {s.call.name: reveal_all or self._follows_dense(s) for s in program.steps}
