@@ -20,6 +20,8 @@ from typing import Any, cast
 
 import h5py
 
+from dlgenome.errors import first_line
+
 MEMORY = 2 * 2**30
 """Bytes of address space beyond what the process has when it starts."""
 LARGEST_ATTRIBUTE = 16 * 2**20
@@ -54,15 +56,14 @@ def main() -> None:
 def _answer(path: str, member: str | None) -> str | None:
     try:
         if member is None:
-            walk(h5py.File(path, "r"))
+            walk(h5py.File(path, "r", locking="best-effort"))
         else:
             with zipfile.ZipFile(path) as archive:
                 walk(h5py.File(io.BytesIO(archive.read(member)), "r"))
     except Refused as problem:
         return str(problem)
     except Exception as error:
-        reason = (str(error).strip("\"'").splitlines() or [type(error).__name__])[0].rstrip(".")
-        return f"is damaged or cut short ({reason})"
+        return f"is damaged or cut short ({first_line(error)})"
     return None
 
 

@@ -113,7 +113,7 @@ def _open_hdf5(path: Path) -> h5py.File | None:
         if not h5py.is_hdf5(path):
             return None
         check_hdf5(path)
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking="best-effort")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(_unreadable(path, error)) from error
 

@@ -84,7 +84,7 @@ def open_file(path: Path) -> h5py.File:
         raise InputError(f"{path} is not an HDF5 file; give a scores.h5 that `dlgenome attribute` wrote.")
     check_hdf5(path)
     with reading(path):
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking="best-effort")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def write_scores(
 
     The same rows, contigs and identity give the same bytes, whatever the day; only provenance may differ.
     """
-    with clear_write_errors(path), h5py.File(path, "w") as file:
+    with clear_write_errors(path), h5py.File(path, "w", locking="best-effort") as file:
         _write_attributes(file, target, identity, provenance)
         _copy_chunks(file, spool, "", "raw", "int8")
         layout = spool.known_layout
