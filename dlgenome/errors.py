@@ -37,3 +37,9 @@ class Interrupted(DlgenomeError):  # noqa: N818 - not an error of the program: t
     """A signal, a full disk or a busy lock stopped the run."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """What another program's error says, cut to the first line of its words, for a sentence of ours."""
+    lines = str(error).strip("\"' \n").splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(". ")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
 
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, NotImplementedError, OSError,
@@ -29,29 +29,35 @@ def open_archive(path: Path, *, may_shrink: bool = False) -> Iterator[zipfile.Zi
     """The archive, open for reading, in which every name stands once and no size is beyond belief.
 
     With ``may_shrink`` members may be as large as they like; the caller looks at their sizes. Raises
-    InputError for an archive that is damaged, also while it is read, or that claims too much.
+    InputError for an archive that is damaged or that claims too much.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(path, archive.infolist(), may_shrink)
-            yield archive
-    except InputError:
-        raise
+        archive = zipfile.ZipFile(path)
     except ARCHIVE_ERRORS as error:
-        reason = (str(error).strip("\"'").splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(
-            f"{path} is a damaged or cut zip archive ({reason}); copy or download it again."
-        ) from error
+        raise _damaged(path, error) from error
+    with archive:
+        _check_members(path, archive.infolist(), may_shrink)
+        yield archive
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a member; never more than it claims, whatever its compressed stream would give."""
+    """The bytes of a member; never more than it claims, whatever its compressed stream would give.
+
+    Raises InputError where it is damaged, and KeyError where there is none of the name.
+    """
     member = archive.getinfo(name)
-    with archive.open(member) as stream:
-        content = stream.read(member.file_size)
-        if len(content) != member.file_size or stream.read(1):
-            raise zipfile.BadZipFile(f"{name} is not of the size that it claims")
+    try:
+        with archive.open(member) as stream:
+            content = stream.read(member.file_size)
+            if len(content) != member.file_size or stream.read(1):
+                raise zipfile.BadZipFile(f"{name} is not of the size that it claims")
+    except ARCHIVE_ERRORS as error:
+        raise _damaged(archive.filename, error) from error
     return content
+
+
+def _damaged(path: Path | str | None, error: Exception) -> InputError:
+    return InputError(f"{path} is cut short or damaged ({first_line(error)}); copy or download it again.")
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], may_shrink: bool) -> None:
@@ -68,6 +74,10 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], may_shrink: bool)
             raise InputError(
                 f"{path}: {name} is packed by a method that dlgenome does not take; repack it with deflate."
             )
+    if members and all(member.header_offset for member in members):
+        raise InputError(
+            f"{path} is cut short or damaged: another zip archive ends it than begins it; copy it again."
+        )
     claimed = sum(member.file_size for member in members)
     packed = sum(member.compress_size for member in members)
     too_much = not may_shrink and claimed > ALWAYS_ALLOWED + LARGEST_RATIO * size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import DlgenomeError, InputError, UsageError, first_line
 from dlgenome.model.architectures.definition import Architecture, Arguments, Tensors
 from dlgenome.model.architectures.factory import build_from_factory, find_factory, is_factory
 from dlgenome.model.architectures.registry import ARCHITECTURES, find_architecture, recognise
+from dlgenome.model.limits import has_long_list
 from dlgenome.model.prefixes import best_reading, readings
 
 _LISTED = 5
@@ -73,7 +75,9 @@ def _assemble_factory(
     taken = {name: value for name, value in said_by_file.items() if name in parameters}
     arguments = taken | dict(said_by_user)
     module = build_from_factory(factory, arguments)
-    _load(path, module, best_reading(tensors, module.state_dict()), factory)
+    tensors = best_reading(tensors, module.state_dict())
+    _compare(path, module.state_dict(), tensors, factory)
+    module.load_state_dict(dict(tensors), strict=False)
     length = getattr(module, "input_length", None)
     length = length if isinstance(length, int) else None
     told = ", ".join(f"{name}={value}" for name, value in taken.items() if name not in said_by_user)
@@ -112,14 +116,8 @@ def _assemble_known(
             )
     usable = {name: value for name, value in said_by_file.items() if name in allowed}
     arguments = _merged(_merged(architecture.infer(tensors), usable), said_by_user)
-    try:
-        module = architecture.build(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"The architecture {architecture.name} cannot be built for {path} with"
-            f" {_listed([f'{name}={value}' for name, value in arguments.items()])}: {error}."
-        ) from error
-    _load(path, module, tensors, architecture.name)
+    module = _build(path, architecture, arguments, tensors)
+    module.load_state_dict(dict(tensors), strict=False)
     length = getattr(module, "input_length", None)
     if not isinstance(length, int) or length < 1:
         raise UsageError(
@@ -142,6 +140,29 @@ def _assemble_known(
     )
 
 
+def _build(path: Path, architecture: Architecture, arguments: Arguments, tensors: Tensors) -> nn.Module:
+    """The network of these arguments, built without memory first, to see whether the tensors are its own."""
+    told = _listed([f"{name}={str(value)[:80]}" for name, value in arguments.items()])
+    if has_long_list(arguments):
+        raise UsageError(
+            f"The architecture {architecture.name} takes no lists as long as in {path} with {told}."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers without a single weight, which then do not fit
+            with torch.device("meta"):
+                expected = architecture.build(**arguments).state_dict()
+            _compare(path, expected, tensors, architecture.name)
+            return architecture.build(**arguments)
+    except DlgenomeError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"The architecture {architecture.name} cannot be built for {path} with {told}"
+            f": {first_line(error)}."
+        ) from error
+
+
 def _merged(first: Mapping[str, object], second: Mapping[str, object]) -> Arguments:
     merged = dict(first)
     for name, value in second.items():
@@ -156,8 +177,8 @@ def _control_notes(module: nn.Module) -> list[str]:
     return [f"{count} control tracks: taken as zeros" for count in sorted(counts)]
 
 
-def _load(path: Path, module: nn.Module, tensors: Tensors, architecture: str) -> None:
-    expected = module.state_dict()
+def _compare(path: Path, expected: Tensors, tensors: Tensors, architecture: str) -> None:
+    """Raise InputError unless these are the tensors of the network, by name and shape."""
     missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in tensors if key not in expected]
     wrong = [
@@ -174,7 +195,6 @@ def _load(path: Path, module: nn.Module, tensors: Tensors, architecture: str) ->
         raise InputError(
             f"The weights of {path} do not fit the architecture {architecture}: {'; '.join(problems)}."
         )
-    module.load_state_dict(dict(tensors), strict=False)
 
 
 def _listed(entries: list[str]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlgenome.errors import InputError
 from dlgenome.model.architectures import bpnet
 from dlgenome.model.architectures.definition import Arguments, Tensors
-from dlgenome.model.pickles import Recorded
+from dlgenome.model.pickle_machine import Recorded
 
+_DEEPEST = 20
+_MOST_MODULES = 10_000
 _WRAPPERS = ("ControlWrapper", "CountWrapper", "ProfileWrapper")
 
 
@@ -32,6 +35,7 @@ def read_bpnetlite(path: Path, root: Recorded) -> BpnetLiteModel:
     Raises InputError where the file departs from the architecture that bpnet-lite gives it.
     """
     root = _unwrap(root)
+    _refuse_tangle(path, root)
     if root.class_name in ("BPNet", "BasePairNet"):
         tensors = dict(_tensors(root))
         return BpnetLiteModel(root.class_name.lower(), _bpnet_arguments(path, root, tensors), tensors)
@@ -55,18 +59,35 @@ def read_bpnetlite(path: Path, root: Recorded) -> BpnetLiteModel:
 
 
 def _unwrap(node: Recorded) -> Recorded:
-    while node.class_name in _WRAPPERS and isinstance(inner := _modules(node).get("model"), Recorded):
-        node = inner
+    for _ in range(_DEEPEST):
+        if node.class_name in _WRAPPERS and isinstance(inner := _modules(node).get("model"), Recorded):
+            node = inner
     return node
 
 
-def _modules(node: Recorded) -> dict[str, Any]:
-    return dict(node.attributes.get("_modules") or {})
+def _modules(node: Recorded) -> Mapping[str, Any]:
+    return _group(node, "_modules")
+
+
+def _group(node: Recorded, name: str) -> Mapping[str, Any]:
+    found = node.attributes.get(name)
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _refuse_tangle(path: Path, root: Recorded) -> None:
+    """Refuse modules that hold themselves, or share so many others that there is no end of names for them."""
+    waiting, seen = [(root, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST_MODULES:
+            raise InputError(f"{path} holds modules without end inside each other; it cannot be read.")
+        waiting += [(child, depth + 1) for child in _modules(node).values() if isinstance(child, Recorded)]
 
 
 def _tensors(node: Recorded, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for group in ("_parameters", "_buffers"):
-        for name, tensor in (node.attributes.get(group) or {}).items():
+        for name, tensor in _group(node, group).items():
             if isinstance(tensor, Tensor):
                 yield f"{prefix}{name}", tensor.detach()
     for name, child in _modules(node).items():
@@ -85,7 +106,8 @@ def _bpnet_arguments(path: Path, node: Recorded, tensors: Tensors) -> Arguments:
 
 def _check_layers(path: Path, node: Recorded, arguments: Arguments) -> None:
     """Weights fit many networks; what shapes do not show must be as bpnet-lite builds it."""
-    expected = bpnet.BPNet(**arguments)  # type: ignore[arg-type]
+    with torch.device("meta"):  # layers without memory: shapes are compared later
+        expected = bpnet.BPNet(**arguments)  # type: ignore[arg-type]
     for name, layer in expected.named_modules():
         found = _descendant(node, name)
         if not name or found is None:
@@ -105,7 +127,9 @@ def _check_layers(path: Path, node: Recorded, arguments: Arguments) -> None:
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    """The numbers of a setting; what is none of plain values is told by its type alone."""
+    parts = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return tuple(part if isinstance(part, int | float | str | None) else type(part) for part in parts)
 
 
 def _descendant(node: Recorded, path: str) -> Recorded | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from dlgenome.errors import InputError, UsageError
@@ -17,13 +16,9 @@ from dlgenome.model.bpnetlite import read_bpnetlite
 from dlgenome.model.exported import read_exported
 from dlgenome.model.files import FileKind, file_sha256, identify
 from dlgenome.model.keras.read import read_keras
-from dlgenome.model.pickles import (
-    Recorded,
-    imported_globals,
-    read_with_code,
-    read_without_code,
-    refuse_code,
-)
+from dlgenome.model.limits import check_length, check_tensors, is_plain
+from dlgenome.model.pickle_machine import Recorded
+from dlgenome.model.pickles import imported_globals, read_with_code, read_without_code, refuse_code
 from dlgenome.model.safe_files import SafeFile, described, read_safetensors
 from dlgenome.model.torchscript import read_torchscript, refuse_torchscript
 
@@ -105,8 +100,10 @@ def load_model(
         contents = _read(path, kind, trust_pickle)
     if model_type not in ("auto", contents.kind):
         raise UsageError(f"--model-type {model_type}: {path} is of type {contents.kind}.")
-    _refuse_not_finite(path, contents)
+    check_tensors(path, contents.tensors)
+    check_length(path, contents.input_length)
     assembled = _assemble(path, contents, architecture, architecture_args or {})
+    check_length(path, assembled.input_length)
     module = assembled.module.cpu().float().eval()
     for parameter in module.parameters():  # one by one: a scripted module has no requires_grad_ of its own
         parameter.requires_grad_(False)
@@ -143,7 +140,7 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> _Contents:
         if not trust_pickle:
             raise
         return _from_trusted(path, read_with_code(path))
-    value = read_without_code(path, names)
+    value = read_without_code(path, kind)
     if isinstance(value, Recorded):
         model = read_bpnetlite(path, value)
         return _Contents("bpnet-lite", model.tensors, None, model.architecture, model.arguments)
@@ -239,25 +236,7 @@ def _as_mapping(value: Any) -> Mapping[Any, Any]:
 
 def _plain(settings: Mapping[Any, Any]) -> Arguments:
     """Numbers, words, and lists and dictionaries of them: what may be an argument of an architecture."""
-    return {str(key): value for key, value in settings.items() if _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
-    return isinstance(value, (bool, int, float, str))
-
-
-def _refuse_not_finite(path: Path, contents: _Contents) -> None:
-    for name, tensor in contents.tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise InputError(
-                f"{path}: tensor {name} has {bad} NaN or infinite values out of {tensor.numel()};"
-                " the training probably diverged, use another checkpoint."
-            )
+    return {str(key): value for key, value in settings.items() if is_plain(value)}
 
 
 def _assemble(

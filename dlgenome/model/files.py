@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Literal
 
 from dlgenome.errors import InputError
+from dlgenome.guards.archives import open_archive
 
 FileKind = Literal["zip", "legacy", "safetensors", "pt2", "torchscript", "keras"]
 
@@ -64,14 +64,8 @@ def _head(path: Path) -> bytes:
 
 
 def _kind_of_zip(path: Path) -> FileKind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        raise InputError(
-            f"The model file {path} is cut short or damaged (its zip directory is missing);"
-            " copy or download it again."
-        ) from None
+    with open_archive(path) as archive:
+        names = archive.namelist()
     leaves = {name.rsplit("/", 1)[-1] for name in names}
     if "constants.pkl" in leaves:
         return "torchscript"

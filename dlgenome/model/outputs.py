@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlgenome.errors import UnsupportedModelError, UsageError
+from dlgenome.errors import UnsupportedModelError, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run_once(module: nn.Module, input_length: int, *, model_length: int | None =
         with torch.no_grad():
             value = module(torch.zeros(1, 4, input_length, dtype=dtype, device=device))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         remedy = "choose another --window"
         if "required positional argument" in reason:
             remedy = "give its further inputs with --extra-input"

@@ -1,28 +1,30 @@
 """PyTorch's pickled files, read without running anything that they contain.
 
-A pickle is a program: loading it normally imports whatever it names and calls it. Here the names are first
-listed with an unpickler that imports nothing, and a file with an unexpected one goes no further. The
-rest is read by ``torch.load(weights_only=True)``; classes of bpnet-lite and of torch.nn become `Recorded`
-objects, which only remember the state that the pickle gives them.
+A pickle is a program: loading it normally imports whatever it names and calls it. Here a machine that imports
+nothing first lists the names, and a file with an unexpected one goes no further. The same machine then makes
+the tensors; objects of bpnet-lite and of torch.nn become `Recorded`, which only remember the state that the
+pickle gives them.
 """
 
 from __future__ import annotations
 
-import pickle
+import io
+import mmap
 import re
 import sys
 import warnings
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
+from dlgenome.guards.archives import open_archive, read_member
 from dlgenome.model.files import FileKind
+from dlgenome.model.pickle_machine import PickleMachine, Recorded
+from dlgenome.model.pickled_tensors import LEGACY_MAGIC, pickle_of, read_legacy, read_zip
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _BPNETLITE = re.compile(
     r"bpnetlite\.\w+\."
     r"(BPNet|BasePairNet|ChromBPNet|ControlWrapper|CountWrapper|ProfileWrapper|_ProfileLogitScaling|_Exp|_Log|Logger)"
@@ -44,55 +46,35 @@ _CLASS = re.compile(r"(?P<package>\w+)(\.\w+)*\.[A-Z]\w*")
 _LIGHTNING_MARK = b"pytorch-lightning_version"
 
 
-class Recorded:
-    """Stands for an object of the pickle; ``origin`` is the class it would have been."""
-
-    origin = ""
-
-    def __new__(cls, *_args: Any, **_keywords: Any) -> Recorded:
-        made = super().__new__(cls)
-        made.attributes = {}
-        return made
-
-    def __init__(self, *_args: Any, **_keywords: Any) -> None:
-        self.attributes: dict[str, Any]
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes |= dict(state) if isinstance(state, dict) else {}
-
-    @property
-    def class_name(self) -> str:
-        """Last part of ``origin``."""
-        return self.origin.rpartition(".")[2]
-
-
 def imported_globals(path: Path, kind: FileKind) -> tuple[str, ...]:
     """Names, in order of appearance, of everything that loading the file would import; nothing is."""
-    found: dict[str, None] = {}
+    machine = PickleMachine(persistent=_class_of_legacy)
     try:
         if kind == "zip":
-            with zipfile.ZipFile(path) as archive:
-                name = next(name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl")
-                with archive.open(name) as stream:
-                    _GlobalLister(stream, found).load()
+            with open_archive(path) as archive:
+                machine.run(io.BytesIO(read_member(archive, pickle_of(archive.namelist()))))
         else:
-            with path.open("rb") as stream:
-                if _GlobalLister(stream, found).load() == _LEGACY_MAGIC:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+                if machine.run(stream) == LEGACY_MAGIC:
                     for _part in ("protocol", "system", "contents"):
-                        _GlobalLister(stream, found).load()
-    except InputError:
-        raise
+                        machine.run(stream)
     except Exception as error:
-        if not found:  # otherwise the names tell more than the damage does
+        if not machine.names:  # otherwise the names tell more than the damage does
             raise _damaged(path, error) from error
-    return tuple(found)
+    return tuple(machine.names)
+
+
+def _class_of_legacy(identifier: Any) -> Any:
+    """Before PyTorch 1.6 classes of modules were stored as ("module", class, file, source)."""
+    is_class = isinstance(identifier, tuple) and len(identifier) > 1 and identifier[0] == "module"
+    return identifier[1] if is_class else Recorded()
 
 
 def refuse_code(path: Path, kind: FileKind, names: Iterable[str]) -> None:
     """Raise InputError if loading a file with these globals could run code.
 
-    In files from before PyTorch 1.6 only tensors are read: they keep classes in a way that torch's safe
-    reader does not follow. The settings that Lightning keeps beside the weights may be objects of any
+    In files from before PyTorch 1.6 only tensors are read: they keep classes in a way that is not
+    followed here. The settings that Lightning keeps beside the weights may be objects of any
     package: they are recorded, not made.
     """
     names = list(names)
@@ -111,21 +93,13 @@ def refuse_code(path: Path, kind: FileKind, names: Iterable[str]) -> None:
     )
 
 
-def read_without_code(path: Path, names: Iterable[str]) -> Any:
+def read_without_code(path: Path, kind: FileKind) -> Any:
     """What the file holds, with `Recorded` in place of every object that is no tensor or plain value.
 
-    ``names`` are the file's globals, already passed by `refuse_code`.
+    Its globals have passed `refuse_code`.
     """
-    recorded = [name for name in names if name in _NUMPY_VALUES or not _TENSORS.fullmatch(name)]
-    stand_ins = [
-        (type(name.rpartition(".")[2], (Recorded,), {"origin": name}), spelling)
-        for name in recorded
-        for spelling in {name, name.replace("__builtin__.", "builtins.")}  # Python 2 named it so
-    ]
     try:
-        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():  # type: ignore[arg-type]
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return read_zip(path) if kind == "zip" else read_legacy(path)
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -160,58 +134,14 @@ def _is_setting(name: str) -> bool:
 
 
 def _is_lightning(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl")
-        return _LIGHTNING_MARK in archive.read(name)
+    with open_archive(path) as archive:
+        return _LIGHTNING_MARK in read_member(archive, pickle_of(archive.namelist()))
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    if isinstance(error, pickle.UnpicklingError):  # torch's text advises to load it unsafely
-        reason = "PyTorch's safe reader refuses it"
+    if isinstance(error, InputError):
+        return error
     return InputError(
-        f"The model file {path} is damaged, cut short or not written by torch.save ({reason});"
+        f"The model file {path} is damaged, cut short or not written by torch.save ({first_line(error)});"
         " copy or save it again."
     )
-
-
-class _GlobalLister(pickle.Unpickler):
-    """Walks a pickle and notes the globals it asks for; every one of them is an inert object."""
-
-    def __init__(self, stream: IO[bytes], found: dict[str, None]) -> None:
-        super().__init__(stream, encoding="utf-8", errors="replace")
-        self._found = found
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        self._found[f"{module_name}.{global_name}"] = None
-        return _Inert
-
-    def persistent_load(self, identifier: Any) -> Any:
-        # before PyTorch 1.6 classes of modules were stored as ("module", class, file, source)
-        is_class = isinstance(identifier, tuple) and len(identifier) > 1 and identifier[0] == "module"
-        return identifier[1] if is_class else _Inert()
-
-
-class _Inert:
-    """Takes whatever a pickle does to an object, and does nothing."""
-
-    def __new__(cls, *_args: Any, **_keywords: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_args: Any, **_keywords: Any) -> None:
-        pass
-
-    def __call__(self, *_args: Any, **_keywords: Any) -> _Inert:
-        return self
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        pass
-
-    def append(self, _value: Any) -> None:
-        """Forget the value."""
-
-    def extend(self, _values: Any) -> None:
-        """Forget the values."""

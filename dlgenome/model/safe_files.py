@@ -89,7 +89,7 @@ _IN_JSON = ("targets",)
 def _json(path: Path, entry: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path}: the entry `{entry}` of the file's metadata is not JSON.") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlgenome.errors import InputError, UnsupportedModelError
+from dlgenome.errors import InputError, UnsupportedModelError, first_line
 
 
 def refuse_torchscript(path: Path) -> None:
@@ -28,10 +28,9 @@ def read_torchscript(path: Path) -> nn.Module:
             warnings.simplefilter("ignore")  # TorchScript is deprecated; files of it exist
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"The TorchScript archive {path} is damaged or needs operations that are not installed"
-            f" ({reason}); copy or save it again."
+            f" ({first_line(error)}); copy or save it again."
         ) from error
     return module
 

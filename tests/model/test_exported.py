@@ -273,3 +273,80 @@ def test_pickles_called_pt2_are_still_pickles(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"would import posix\.mkdir"):
         load_model(tmp_path / "model.pt2")
     assert not victim.exists()
+
+
+def in_config(change: Callable[[Any], None]) -> Callable[[str, bytes], bytes]:
+    def apply(name: str, content: bytes) -> bytes:
+        if not name.endswith("model_weights_config.json"):
+            return content
+        config = json.loads(content)
+        change(config["config"])
+        return json.dumps(config).encode()
+
+    return apply
+
+
+def test_weights_that_claim_the_memory_are_refused_before_it_is_taken(exported: Path) -> None:
+    def repeat(config: Any) -> None:
+        meta = config["gate.weight"]["tensor_meta"]
+        meta["sizes"], meta["strides"] = [{"as_int": 10**12}], [{"as_int": 0}]
+
+    with pytest.raises(InputError, match=r"its tensors claim 4,000,000,\d+,\d+ bytes in"):
+        load_model(rewritten(exported, in_config(repeat)))
+
+    def reach_further(config: Any) -> None:
+        config["gate.weight"]["tensor_meta"]["storage_offset"]["as_int"] = 10**9
+
+    with pytest.raises(InputError, match=r"damaged.*gate\.weight is cut short"):
+        load_model(rewritten(exported, in_config(reach_further)))
+
+
+def _node(target: str, *arguments: dict[str, Any]) -> dict[str, Any]:
+    inputs = [{"name": f"a{place}", "arg": argument, "kind": 1} for place, argument in enumerate(arguments)]
+    return {"target": target, "inputs": inputs, "outputs": [{"as_tensor": {"name": "made"}}], "metadata": {}}
+
+
+SEQUENCES = {"as_tensor": {"name": "sequences"}}
+ABSURD = {
+    "a huge value": _node("torch.ops.aten.repeat.default", SEQUENCES, {"as_ints": [10**4, 10**4, 10**4]}),
+    "huge zeros": _node("torch.ops.aten.zeros.default", {"as_ints": [10**6, 10**6]}),
+    "a huge list": _node("_operator.mul", {"as_ints": [1, 2]}, {"as_int": 10**12}),
+    "a huge word": _node("_operator.mod", {"as_string": "%9999999999d"}, {"as_int": 1}),
+    "a huge number": _node("_operator.pow", {"as_int": 10**9}, {"as_int": 10**9}),
+    "a list of TorchScript": _node("torch.ops.aten.mul.left_t", {"as_ints": [1]}, {"as_int": 10**12}),
+    "a word of TorchScript": _node("torch.ops.aten.center.default", {"as_string": "a"}, {"as_int": 10**12}),
+    "another tensor's memory": _node("torch.ops.aten.set_.source_Tensor", SEQUENCES, SEQUENCES),
+    "memory of another size": _node("torch.ops.aten.resize_.default", SEQUENCES, {"as_ints": [10**9]}),
+    "an internal operation": _node("torch.ops.aten._embedding_bag.default", SEQUENCES, SEQUENCES, SEQUENCES),
+}
+
+
+@pytest.mark.parametrize("node", ABSURD.values(), ids=ABSURD)
+def test_programs_that_would_take_memory_or_reach_for_it_are_refused(
+    exported: Path, node: dict[str, Any]
+) -> None:
+    def change(program: Any) -> None:
+        program["graph_module"]["graph"]["nodes"].insert(0, node)
+
+    with pytest.raises(
+        DlgenomeError, match=r"is a damaged torch\.export file|not one of PyTorch's own"
+    ) as caught:
+        load_model(rewritten(exported, in_program(change)))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_input_longer_than_any_chromosome_is_refused(exported: Path) -> None:
+    def change(program: Any) -> None:
+        program["graph_module"]["graph"]["tensor_values"]["sequences"]["sizes"][2]["as_int"] = 10**12
+
+    with pytest.raises(InputError, match="says that its input has 1,000,000,000,000 bases"):
+        load_model(rewritten(exported, in_program(change)))
+
+
+@pytest.mark.parametrize("member", ["model.json", "model_weights_config.json", "dlgenome.json"])
+def test_json_nested_without_end_is_damage(tmp_path: Path, member: str) -> None:
+    save_exported(Net().eval(), tmp_path / "model.pt2", length=LENGTH, description={"targets": ["index:0"]})
+    deep = b"[" * 100_000
+    path = rewritten(tmp_path / "model.pt2", lambda name, data: deep if name.endswith(member) else data)
+    with pytest.raises(InputError, match=r"is a damaged torch\.export file"):
+        load_model(path)

@@ -37,6 +37,7 @@ class BasePairNet(bpnet.BPNet):
         counts_bias: bool = True,
         input_length: int = 2114,
     ) -> None:
+        bpnet.check_layers(n_layers)
         super().__init__(
             n_filters=n_filters,
             n_layers=n_layers,

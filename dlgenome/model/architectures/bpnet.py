@@ -18,6 +18,15 @@ COUNT_MARGIN = 37
 """Bases beyond each end of the profile that the counts head also averages over."""
 
 
+MOST_LAYERS = 40
+
+
+def check_layers(n_layers: int) -> None:
+    """Raise ValueError for more layers than dilations that double can have."""
+    if not 0 <= n_layers <= MOST_LAYERS:
+        raise ValueError(f"n_layers is {n_layers}, and dilations that double allow {MOST_LAYERS} at most")
+
+
 class BPNet(nn.Module):
     """Profile logits and log counts of one-hot sequences.
 
@@ -40,6 +49,7 @@ class BPNet(nn.Module):
         input_length: int = 2114,
     ) -> None:
         super().__init__()
+        check_layers(n_layers)
         dilations = [2**layer for layer in range(1, n_layers + 1)]
         reach = residual_kernel_size // 2
         if trimming is None:
@@ -115,7 +125,7 @@ def infer(tensors: Tensors, prefix: str = "") -> Arguments:
     pattern = re.compile(rf"{re.escape(prefix)}rconvs\.(\d+)\.weight")
     layers = [int(match[1]) for key in tensors if (match := pattern.fullmatch(key))]
     if layers:
-        arguments["n_layers"] = max(layers) + 1
+        arguments["n_layers"] = len(set(layers))
     if residual := shape_of(tensors, f"{prefix}rconvs.0.weight", 3):
         arguments["residual_kernel_size"] = residual[2]
     profile = shape_of(tensors, f"{prefix}fconv.weight", 3)

@@ -72,7 +72,7 @@ def fits(build: Callable[..., nn.Module], arguments: Arguments, tensors: Tensors
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers without a single weight, which then do not fit
             expected = build(**arguments).state_dict()
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # whatever odd shapes lead to: an index, a division, an overflow
         return False
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     if set(expected) - counters != set(tensors) - counters:

@@ -97,7 +97,7 @@ def _open(path: Path) -> Iterator[_Opened]:
         return
     check_hdf5(path)
     with reading(path):
-        stream = h5py.File(path, "r")
+        stream = h5py.File(path, "r", locking="best-effort")
     with stream:
         with reading(path):
             group = child(stream, "model_weights")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
 
 _SMALLEST_COMPRESSION = 1 / 20
 """Compressed weights that claim to shrink further than this are taken for a trap."""
@@ -28,9 +28,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        reason = (str(error).strip("\"'").splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"The Keras file {path} is damaged or cut short ({reason}); copy or download it again."
+            f"The Keras file {path} is damaged or cut short ({first_line(error)}); copy or download it again."
         ) from error
 
 
