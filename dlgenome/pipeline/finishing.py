@@ -13,7 +13,7 @@ from dlgenome import provenance
 from dlgenome.config import RunConfig
 from dlgenome.errors import InputError
 from dlgenome.pipeline.job import Job, disk_needed
-from dlgenome.pipeline.record import identity, provenance_attributes, run_facts
+from dlgenome.pipeline.record import identity, provenance_attributes, run_facts, target_identity
 from dlgenome.pipeline.request import Request
 from dlgenome.pipeline.scoring import batches
 from dlgenome.scores import CompletenessSummary
@@ -107,7 +107,7 @@ def _finish_one(
         overlap=config.overlap,
         crop=config.crop,
         run_facts=facts,
-        target_identity={target.name: {"target": target.text} for target in job.targets},
+        target_identity=target_identity(job),
         keep_partial=True,
     )
 

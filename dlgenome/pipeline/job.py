@@ -17,6 +17,7 @@ from dlgenome.attribution.lowering import Program
 from dlgenome.config import RunConfig, parse_shard
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.targets import Target, parse_targets
+from dlgenome.pipeline.code import CodeDigests, digest_code
 from dlgenome.pipeline.explain import Explainer
 from dlgenome.pipeline.models import Fold, capture_folds, make_explainer, open_models
 from dlgenome.provenance import file_sha256
@@ -44,6 +45,7 @@ class Job:
     references: ReferenceSource
     references_sha256: str | None
     """Of the file that the references come from, as it was before the run."""
+    code: CodeDigests
     devices: tuple[torch.device, ...]
     """One for each process that explains; a single one does without further processes."""
     batch_size: int
@@ -102,6 +104,7 @@ def prepare(
         targets,
         references,
         None if references.path is None else file_sha256(references.path),
+        digest_code(config, targets),
         devices,
         _batch_size(config, folds[0].program, references.n_references, len(selection.table), devices[0]),
     )

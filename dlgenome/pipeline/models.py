@@ -44,12 +44,18 @@ def open_models(config: RunConfig, record_length: int | None) -> tuple[list[Open
     """Every fold's checkpoint, and the input length that all share.
 
     ``record_length`` is that of FASTA records which are scored themselves. Raises UsageError for folds that
-    take other lengths.
+    take other lengths, and for a checkpoint that is given twice.
     """
     opened, lengths = [], []
+    seen: dict[str, Path] = {}
     for path in (config.model, *config.folds):
         request = model_request(config, path)
         model = request.load()
+        if model.sha256 in seen:
+            raise UsageError(
+                f"-m {seen[model.sha256]} and -m {path} are the same checkpoint; give each fold once."
+            )
+        seen[model.sha256] = path
         lengths.append(window_length(config, model, record_length))
         if lengths[-1] != lengths[0]:
             raise UsageError(

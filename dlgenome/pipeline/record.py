@@ -45,7 +45,17 @@ def identity(job: Job, fold: int | None = None) -> dict[str, AttributeValue]:
         attributes["rounds"] = f"{config.min_rounds}-{config.max_rounds}"
     if job.references_sha256 is not None:
         attributes["references_sha256"] = job.references_sha256
-    return attributes
+    return {**attributes, **job.code.run}
+
+
+def target_identity(job: Job) -> dict[str, dict[str, AttributeValue]]:
+    """What only the files of one target have beside that, by its name."""
+    found: dict[str, dict[str, AttributeValue]] = {
+        target.name: {"target": target.text} for target in job.targets
+    }
+    for name, digest in job.code.targets.items():
+        found[name]["target_sha256"] = digest
+    return found
 
 
 def _strands(config: RunConfig) -> str:

@@ -432,3 +432,18 @@ def test_the_chrombpnet_preset_writes_the_files_of_chrombpnet(
 def test_encoded_letters_survive_the_helpers() -> None:
     """The twins above rely on this pair."""
     assert decode(reverse_complement(encode("AACGN"))) == "NCGTT"
+
+
+def test_the_same_checkpoint_twice_is_refused_before_any_work(
+    attribute: Attribute, folds: list[Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(folds[0].read_bytes())
+    for again in (folds[0], copy):
+        result = attribute(
+            "-o", tmp_path / "run", "-t", "counts", "-m", folds[1], "-m", again, model=folds[0]
+        )
+        assert result.exit_code == 2
+        expected = f"-m {folds[0]} and -m {again} are the same checkpoint; give each fold once."
+        assert result.stderr == f"Error: {expected}\n"
+        assert not list(tmp_path.glob("run*"))
