@@ -148,6 +148,28 @@ def test_a_stopped_run_keeps_what_a_later_one_needs_and_nothing_else(
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("installed", [False, True], ids=["file", "package"])
+def test_a_run_is_not_resumed_with_another_version_of_a_function(
+    installed: bool,
+    attribute: Attribute,
+    tmp_path: Path,
+    after_first_step: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = tmp_path / "dlgenome_test_resumed.py"
+    own.write_text("def twice(outputs):\n    return 2 * outputs[1]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = ("-t", f"{own.stem if installed else own}:twice", "-o", tmp_path / "run")
+    after_first_step(stop_by(KeyboardInterrupt()))
+    assert attribute(*target).exit_code == 75
+    own.write_text("def twice(outputs):\n    return 3 * outputs[1]\n")
+    result = attribute(*target, "--resume")
+    assert result.exit_code == 2
+    message = only_error(result)
+    assert "was begun with other inputs or settings" in message
+    assert "the code (sha256) was " in message
+
+
 def test_a_stopped_overwrite_keeps_the_earlier_files(
     attribute: Attribute, tmp_path: Path, after_first_step: Callable[..., None]
 ) -> None:
