@@ -43,7 +43,7 @@ def request_of(config: RunConfig, piped_sha256: str | None = None) -> dict[str, 
     return {
         **_chosen(config),
         **({} if digest is None else {"regions (sha256)": digest}),
-        "references (sha256)": _sha256(Path(references)) if kind == "file" else None,
+        "references (sha256)": _sha256(Path(references).expanduser()) if kind == "file" else None,
     }
 
 
@@ -55,7 +55,6 @@ def whole_request(job: Job) -> dict[str, Any]:
         "genome (names and lengths)": job.genome.digest,
         "references (sha256)": job.references_sha256,
         "input length": job.plan.length,
-        "code (sha256)": ",".join([*job.code.run.values(), *job.code.targets.values()]) or None,
     }
 
 
