@@ -55,6 +55,7 @@ def whole_request(job: Job) -> dict[str, Any]:
         "genome (names and lengths)": job.genome.digest,
         "references (sha256)": job.references_sha256,
         "input length": job.plan.length,
+        "code (sha256)": ",".join([*job.code.run.values(), *job.code.targets.values()]) or None,
     }
 
 
