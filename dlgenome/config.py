@@ -22,6 +22,7 @@ OutputFormat = Literal["h5", "bigwig", "npz"]
 
 
 MAX_SHARDS = 1000
+_LARGEST_ARGUMENTS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,15 +207,23 @@ def architecture_arguments(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(text if text.lstrip().startswith("{") else _read_arguments(Path(text)))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"--architecture-args {text}: this is neither JSON nor a file of JSON ({error}); "
+            f"--architecture-args {text[:200]}: this is neither JSON nor a file of JSON ({error}); "
             """write it as in --architecture-args '{"n_filters": 64}'."""
         ) from error
     if not isinstance(value, dict):
         raise UsageError(f"--architecture-args {text}: keyword arguments are a JSON object in braces.")
     return value
+
+
+def _read_arguments(path: Path) -> str:
+    with path.open("rb") as stream:
+        content = stream.read(_LARGEST_ARGUMENTS + 1)
+    if len(content) > _LARGEST_ARGUMENTS:
+        raise ValueError(f"it is larger than {_LARGEST_ARGUMENTS:,} bytes")
+    return content.decode("utf-8")
 
 
 def settings(config: RunConfig) -> Mapping[str, Any]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 from dlgenome.config import RunConfig
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError, UsageError, first_line
+
+_LARGEST_FILE = 2**20
+_MOST_PARTS = 100_000
 
 CODE_FLAGS = ("architecture", "architecture-args", "trust-pickle", "plugin")
 """Flags that decide which code runs: a person types them, a file that came with the data may not."""
@@ -102,27 +106,63 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, int]]:
     """Key, value and 1-based line of every top-level entry; the safe loader builds plain values only."""
     import yaml  # not needed for --help
 
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path}: the configuration cannot be read: {reason}.") from problem
-    loader = yaml.SafeLoader(text)
-    try:
+    text = _text(path)
+    with _as_one_sentence(path):
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return
         if not isinstance(root, yaml.MappingNode):
             raise InputError(f"{path}: a configuration is a list of `key: value` lines, and this is not one.")
         for key_node, value_node in root.value:
-            value = cast("Any", loader.construct_object(value_node, deep=True))
-            yield str(key_node.value), value, key_node.start_mark.line + 1
+            place = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or not _is_small(value_node):
+                raise InputError(f"{path}, line {place}: a setting is `key: value`, or a list of values.")
+            yield key_node.value, cast("Any", loader.construct_object(value_node, deep=True)), place
+
+
+@contextmanager
+def _as_one_sentence(path: Path) -> Iterator[None]:
+    """Whatever the loader raises, as an InputError."""
+    import yaml
+
+    try:
+        yield
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML: {getattr(problem, 'problem', problem)}.") from problem
-    finally:
-        loader.dispose()
+        reason = first_line(problem) if mark is None else getattr(problem, "problem", problem)
+        raise InputError(f"{path}{line}: not YAML: {reason}.") from problem
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, ValueError) as problem:
+        # a date that is none, a number too long, brackets without end: the loader lets them through
+        raise InputError(f"{path}: a value in it is not YAML ({first_line(problem)}).") from problem
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise InputError(f"{path}: larger than any configuration; check that it is one.")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path}: the configuration cannot be read: {reason}.") from problem
+
+
+def _is_small(node: Any) -> bool:
+    """Whether a value has no more parts than a setting may have, those behind anchors counted every time.
+
+    Anchors let a few lines stand for more values than any memory holds.
+    """
+    waiting = [node]
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            return True
+        value = waiting.pop().value
+        if not isinstance(value, str):
+            waiting += [part for entry in value for part in (entry if isinstance(entry, tuple) else (entry,))]
+    return False
 
 
 def _preset_folder() -> Path:

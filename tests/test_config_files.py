@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,60 @@ def test_a_bad_file_names_the_line_and_the_remedy(
     assert str(path) in message
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 20)}]}}\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        LAUGHS + "target: *i\n",
+        "target: &a [*a]\n",
+        "target: {a: &a {b: *a}}\n",
+        MERGES.replace("i:", "target:"),
+        "seed: " + "[" * 5000,
+        "seed: " + "{a: " * 5000,
+        "seed: " + "1" * 5000,
+        "seed: 2001-99-99\n",
+        "seed: !!int ''\n",
+        "seed: !!float x\n",
+        "seed: !!bool x\n",
+        "seed: !!timestamp x\n",
+        "seed: !!binary x\n",
+        "seed: !!python/name:os.system\n",
+        "seed: !!python/module:os\n",
+        "seed: !!python/object/new:os.system [id]\n",
+        "? [a, b]\n: 1\n",
+        "? {a: b}\n: 1\n",
+        "seed: \x00\n",
+        "seed: 1\n---\nseed: 2\n",
+        "%YAML 9.9\n---\nseed: 1\n",
+        "&a a: *a\n",
+        "x" * (2**20 + 1),
+    ],
+)
+def test_no_file_takes_time_or_memory_or_ends_in_a_traceback(tmp_path: Path, text: str) -> None:
+    path, started = tmp_path / "settings.yaml", time.monotonic()
+    path.write_bytes(text.encode())
+    with pytest.raises((InputError, UsageError)) as caught:
+        load_yaml(path)
+    assert time.monotonic() - started < 3
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_anchors_for_a_few_values_are_no_harm(tmp_path: Path) -> None:
+    path = written(tmp_path, "chroms: &chosen [chr1, chr2]\norder: genome\n")
+    assert load_yaml(path) == {"chroms": ("chr1", "chr2"), "order": "genome"}
 
 
 def test_a_file_that_is_not_there_or_not_text_is_bad_input(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlgenome.errors import InputError, UnsupportedModelError, UsageError
+from dlgenome.errors import InputError, UnsupportedModelError, UsageError, first_line
+from dlgenome.guards.arrays import check_npy
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.outputs import run_once
 from dlgenome.model.torchscript import refuse_fixed_batch
@@ -25,6 +26,9 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "Lx1x4": ("length", "one", "base"),
 }
 """Axes behind the batch, by the name that ``--input-layout`` takes."""
+
+_LARGEST_EXTRA = 2**26
+"""Numbers of a further input."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def _extra_input(text: str) -> Tensor:
             sizes = [int(size) for size in shape.split(",")]
         except ValueError:
             raise UsageError(f"--extra-input {text}: write a shape such as {kind}:2,2114.") from None
+        if any(size < 0 for size in sizes) or math.prod(sizes) > _LARGEST_EXTRA:
+            raise UsageError(f"--extra-input {text}: no input of a model has such a shape.")
         return torch.full(sizes, 0.0 if kind == "zeros" else 1.0)
     try:
         number = float(text)
@@ -126,12 +132,17 @@ def _extra_input(text: str) -> Tensor:
 
 def _from_file(path: Path) -> Tensor:
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            shape = check_npy(stream, path.stat().st_size)
+        if math.prod(shape) > _LARGEST_EXTRA:
+            raise ValueError(f"it has {math.prod(shape):,} numbers, more than an input of a model")
+        with np.errstate(over="ignore"):  # told below
+            values = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--extra-input {path}: this is neither zeros:SHAPE, ones:SHAPE, a number nor a readable .npy "
-            f"file ({error})."
+            f"--extra-input {path}: this is neither zeros:SHAPE, ones:SHAPE, a number nor a .npy file of "
+            f"numbers ({first_line(error)}); save it with numpy.save."
         ) from error
-    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.number):
-        raise InputError(f"--extra-input {path}: holds no array of numbers; save it with numpy.save.")
-    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+    if not np.isfinite(values).all():
+        raise InputError(f"--extra-input {path}: holds values that are not finite as float32.")
+    return torch.from_numpy(values)

@@ -13,19 +13,25 @@ import io
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dlgenome.errors import InputError
 from dlgenome.regions.files import GZIP_MAGIC, refuse_binary, refuse_foreign, refuse_unreadable
-from dlgenome.regions.rows import RowReader
+from dlgenome.regions.rows import LONGEST_LINE, RowReader
 from dlgenome.regions.table import RegionTable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 __all__ = ["RegionTable", "read_regions"]
+
+_ALWAYS_ALLOWED = 64 * 2**20
+"""Bytes that any gzip file may unpack to."""
+_LARGEST_RATIO = 200
+"""And beyond that, how many times its own size; regions are packed into a fifth or a tenth."""
 
 
 def read_regions(
@@ -48,8 +54,8 @@ def read_regions(
         raise ValueError("read_regions('-') needs the stdin argument")
     with tempfile.TemporaryDirectory(prefix="dlgenome-") as temporary:
         copy = kept or Path(temporary) / "stdin.bed"
+        copy.touch(mode=0o600)
         with copy.open("wb") as target:
-            copy.chmod(0o600)
             shutil.copyfileobj(stdin, target)
         return _read_file(copy, source or "stdin", allow_empty)
 
@@ -62,10 +68,10 @@ def _read_file(path: Path, source: str, allow_empty: bool) -> RegionTable:
         refuse_foreign(head, source)
         if head.startswith(GZIP_MAGIC):
             with closing(gzip.GzipFile(fileobj=packed, mode="rb")) as unpacked:
-                _read_gzip_lines(unpacked, reader)
+                _read_gzip_lines(unpacked, reader, hashing)
         else:
             refuse_binary(head, source, "a BED file")
-            reader.read_lines(packed)
+            reader.read_lines(_lines(packed))
         while packed.read(1 << 16):
             pass
         sha256 = hashing.digest.hexdigest()
@@ -75,10 +81,15 @@ def _read_file(path: Path, source: str, allow_empty: bool) -> RegionTable:
     return reader.table(sha256)
 
 
-def _read_gzip_lines(unpacked: gzip.GzipFile, reader: RowReader) -> None:
+def _lines(stream: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+    """The lines of a stream; what is longer than a line may be comes in pieces that are too long as well."""
+    return iter(lambda: stream.readline(LONGEST_LINE + 1), b"")
+
+
+def _read_gzip_lines(unpacked: gzip.GzipFile, reader: RowReader, packed: _Hashing) -> None:
     try:
         refuse_binary(unpacked.peek(1 << 13), reader.source, "a BED file")
-        reader.read_lines(unpacked)
+        reader.read_lines(_believable(_lines(unpacked), reader, packed))
     except EOFError:
         raise InputError(
             f"{reader.source}:{reader.line}: the gzip file is cut short after this line; copy it again."
@@ -90,12 +101,27 @@ def _read_gzip_lines(unpacked: gzip.GzipFile, reader: RowReader) -> None:
         ) from error
 
 
+def _believable(lines: Iterator[bytes], reader: RowReader, packed: _Hashing) -> Iterator[bytes]:
+    """The lines, as long as they are not beyond what regions can be packed into."""
+    unpacked = 0
+    for line in lines:
+        unpacked += len(line)
+        if unpacked > _ALWAYS_ALLOWED + _LARGEST_RATIO * packed.size:
+            raise InputError(
+                f"{reader.source}:{reader.line}: the gzip file unpacks to more than {_LARGEST_RATIO} times"
+                " its size, so it is damaged, or made to fill the memory."
+            )
+        yield line
+
+
 class _Hashing(io.RawIOBase):
     """A raw file that takes the SHA-256 of every byte on the way, so that pipes are read only once."""
 
     def __init__(self, raw: io.FileIO) -> None:
         self.raw = raw
         self.digest = hashlib.sha256()
+        self.size = 0
+        """Bytes read so far."""
 
     def readable(self) -> bool:
         return True
@@ -103,4 +129,5 @@ class _Hashing(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         count = self.raw.readinto(buffer) or 0
         self.digest.update(memoryview(buffer)[:count])
+        self.size += count
         return count

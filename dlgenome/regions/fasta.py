@@ -149,6 +149,10 @@ class Genome:
     def _check_records(self) -> None:
         """Refuse empty records, and proteins: a sample from the start and the middle of up to 200 contigs."""
         for contig in self.contigs:
+            if "\0" in contig.name:
+                raise InputError(
+                    f"{self.path}: the name {contig.name!r} holds a zero byte; rename the record."
+                )
             if not contig.length:
                 raise InputError(f"{self.path}: record {contig.name!r} has no bases; remove it or fill it.")
         step = -(-len(self.contigs) // _SAMPLED_CONTIGS)

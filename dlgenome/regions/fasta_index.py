@@ -26,12 +26,23 @@ from dlgenome.regions.files import (
 
 logger = logging.getLogger(__name__)
 
-READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, IndexError, KeyError, zlib.error, struct.error)
+READ_ERRORS = (
+    OSError, ValueError, EOFError, RuntimeError, IndexError, KeyError, ArithmeticError, zlib.error,
+    struct.error,
+)  # fmt: skip
 """What pyfaidx and Biopython raise on files that are damaged, cut or gone."""
 
 _HEAD = 1 << 13
+_BGZF_START = bytes.fromhex("1f8b0804")
+_BLOCK_HEAD = 18
+_SMALLEST_BLOCK = 28
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _TAIL = 1 << 12
+_LONGEST_HEADER = 1 << 20
+_ALWAYS_ALLOWED = 64 * 2**20
+"""Bytes that any bgzip file may unpack to."""
+_LARGEST_RATIO = 200
+"""And beyond that, how many times its own size; genomes are packed into a quarter."""
 
 
 def open_indexed(path: Path) -> pyfaidx.Faidx:
@@ -141,6 +152,10 @@ def _index_matches(opened: pyfaidx.Faidx) -> bool:
     """Whether every header ends where its bases begin, and the file ends with the last record."""
     try:
         for name, record in opened.index.items():
+            if not 0 < record.offset - record.prev_bend <= _LONGEST_HEADER:
+                return False
+            if record.rlen < 0 or not 0 <= record.lenb - record.lenc <= len(b"\r\n"):
+                return False
             header = _bytes_at(opened, record.prev_bend, record.offset - record.prev_bend)
             words = header.split()
             one_line = header.endswith(b"\n") and b"\n" not in header.strip()
@@ -196,6 +211,8 @@ def _folder_beside(path: Path) -> tempfile.TemporaryDirectory[str] | None:
 
 def _build(path: Path, readable: Path, folder: Path) -> pyfaidx.Faidx:
     """The file opened with an index newly built in ``folder``."""
+    if readable.name.lower().endswith((".gz", ".bgz")):
+        _check_blocks(path)
     fai, gzi = folder / "index.fai", folder / "index.gzi"
     try:
         return pyfaidx.Faidx(readable, indexname=fai, gzi_indexname=gzi, as_raw=True)
@@ -208,6 +225,29 @@ def _build(path: Path, readable: Path, folder: Path) -> pyfaidx.Faidx:
                 f"{path}: two records are called {repeated!r}; give every sequence a name of its own."
             ) from None
         raise InputError(f"{path}: could not be indexed ({error}); check or copy the file again.") from error
+
+
+def _check_blocks(path: Path) -> None:
+    """Raise InputError where the blocks of a bgzip file do not follow each other or unpack to too much.
+
+    Biopython, which reads them, takes their sizes as they are.
+    """
+    size, place, unpacked = path.stat().st_size, 0, 0
+    with path.open("rb") as stream:
+        while place < size:
+            stream.seek(place)
+            head = stream.read(_BLOCK_HEAD)
+            block = int.from_bytes(head[16:18], "little") + 1
+            if not head.startswith(_BGZF_START) or head[10:14] != b"\6\0BC" or block < _SMALLEST_BLOCK:
+                raise InputError(f"{path}: the bgzip file is damaged at byte {place}; copy it again.")
+            place += block
+            stream.seek(place - 4)
+            unpacked += int.from_bytes(stream.read(4), "little")
+            if place > size or unpacked > _ALWAYS_ALLOWED + _LARGEST_RATIO * size:
+                raise InputError(
+                    f"{path}: the bgzip file unpacks to more than {_LARGEST_RATIO} times its size or is cut"
+                    " short; it is damaged, or made to fill the memory."
+                )
 
 
 def _without_path(message: str, readable: Path) -> str:

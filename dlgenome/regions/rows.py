@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _MAX_COLUMNS = 12
 _MAX_DIGITS = 12
 _MAX_SCORE = 1000
+_MAX_LINES = 2**31 - 1
+LONGEST_LINE = 2**20
+"""Bytes; a BED12 line with a thousand blocks has a twentieth of that."""
 _STRAND_CODES = {b"+": 0, b"-": 1, b".": 2, b"*": 2, b"": 2}
 _NO_VALUE = frozenset({b"", b".", b"NA", b"nan", b"NaN"})
 
@@ -43,9 +46,15 @@ class RowReader:
         """Add every data row of these lines; InputError names the line that cannot be trusted."""
         for line in lines:
             self.line += 1
+            if len(line) > LONGEST_LINE:
+                raise self._error("the line is longer than any of a BED file; check that it is one")
+            if self.line > _MAX_LINES:
+                raise self._error(f"the file has more than {_MAX_LINES:,} lines; split it")
             if self.line == 1:
                 line = line.removeprefix(UTF8_MARK)
             row = line.rstrip(b"\r\n")
+            if b"\0" in row:
+                raise self._error("the line holds a zero byte, so this is no text; copy the file again")
             if not row.strip() or row.startswith(b"#") or row.split(None, 1)[0] in (b"track", b"browser"):
                 continue
             self._add(row.split(b"\t"))

@@ -19,6 +19,7 @@ from dlgenome.types import Contig
 logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
+_SEED_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def _warn_of_unused(table: RegionTable, chroms: Sequence[str]) -> None:
 
 
 def _is_on(table: RegionTable, chroms: Sequence[str]) -> NDArray[np.bool_]:
-    wanted = [name in set(chroms) for name in table.chrom_names]
+    chosen = set(chroms)
+    wanted = [name in chosen for name in table.chrom_names]
     return np.array(wanted, dtype=bool)[table.chrom_codes]
 
 
@@ -118,7 +120,7 @@ def _order(table: RegionTable, order: str, contigs: Sequence[Contig]) -> NDArray
                 "columns; use --order input or genome."
             )
         return np.argsort(-table.signals, kind="stable")
-    if kind == "shuffle" and seed.isascii() and seed.isdigit():
+    if kind == "shuffle" and seed.isascii() and seed.isdigit() and len(seed) <= _SEED_DIGITS:
         # The raw stream of a bit generator is the same in every version of numpy; permutation() is not.
         return np.argsort(np.random.PCG64(int(seed)).random_raw(len(table)), kind="stable")
     raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,13 +109,36 @@ def test_forms_that_make_no_sense_say_what_to_write(form: InputForm, words: str)
         adapt(loaded(WithControls()), form, LENGTH)
 
 
-def test_extra_input_files_must_hold_numbers(tmp_path: Path) -> None:
-    np.save(tmp_path / "words.npy", np.array(["a"]))
-    for path in (tmp_path / "words.npy", tmp_path / "nowhere.npy"):
-        with pytest.raises(InputError, match="--extra-input"):
-            adapt(loaded(WithControls()), InputForm(extra=(str(path),)), LENGTH)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.array([{"a": 1}], dtype=object), r"it holds values of the kind object instead of numbers"),
+        (np.array(["words"]), "instead of numbers"),
+        (np.array([1 + 2j]), "instead of numbers"),
+        (np.array([1e300]), "not finite as float32"),
+        (np.array([np.nan]), "not finite as float32"),
+    ],
+)
+def test_extra_input_files_must_hold_numbers(tmp_path: Path, content: Any, message: str) -> None:
+    np.save(tmp_path / "x.npy", content)
+    with pytest.raises(InputError, match=f"--extra-input .*{message}"):
+        adapt(loaded(WithControls()), InputForm(extra=(str(tmp_path / "x.npy"),)), LENGTH)
 
 
-def test_a_model_that_runs_on_no_layout_keeps_the_usual_one() -> None:
-    model = loaded(WithControls())
-    assert adapt(model, InputForm(), LENGTH) is model
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(-1,)", "(2,2)"])
+def test_extra_input_files_hold_what_they_claim(tmp_path: Path, shape: str) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    content = (tmp_path / "x.npy").read_bytes()
+    claim = f"{shape}, }}".encode()
+    found = b"(3,), }"
+    changed = content.replace(found + b" " * (len(claim) - len(found)), claim.ljust(len(found)))
+    assert changed != content
+    (tmp_path / "x.npy").write_bytes(changed)
+    with pytest.raises(InputError, match="it claims the shape"):
+        adapt(loaded(WithControls()), InputForm(extra=(str(tmp_path / "x.npy"),)), LENGTH)
+
+
+@pytest.mark.parametrize("text", ["zeros:1000000,1000000", "ones:-1", "zeros:99999999999999999999"])
+def test_shapes_that_no_input_has_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no input of a model has such a shape"):
+        adapt(loaded(WithControls()), InputForm(extra=(text,)), LENGTH)
