@@ -231,6 +231,27 @@ def settings(config: RunConfig) -> Mapping[str, Any]:
     return {name: _plain(getattr(config, name)) for name in RunConfig.__dataclass_fields__}
 
 
+_PATHS = frozenset({"model", "output", "genome", "fasta", "exclude", "folds", "plugins"})
+
+
+def config_of(values: Mapping[str, Any]) -> RunConfig:
+    """The RunConfig whose `settings` these are; what they lack gets its default.
+
+    Raises UsageError for settings that cannot be, or that this version does not know, and TypeError or
+    ValueError for values of the wrong kind.
+    """
+    unknown = sorted(values.keys() - RunConfig.__dataclass_fields__.keys())
+    if unknown:
+        raise UsageError(f"There is no setting {unknown[0]} in this version of dlgenome; is it older?")
+    return RunConfig(**{name: _typed(name, value) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_typed(name, item) for item in value)
+    return Path(value) if name in _PATHS and value is not None else value
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)

@@ -27,6 +27,12 @@ class CompletenessError(DlgenomeError):
     exit_code = 4
 
 
+class ToleranceError(DlgenomeError):
+    """Two files that differ by more than ``--tolerance`` allows."""
+
+    exit_code = 4
+
+
 class UnsupportedModelError(DlgenomeError):
     """A model with an operation that has no exact rule, or that cannot be captured as a graph."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dlgenome.config import RunConfig, default_threads, settings
+from dlgenome.config import RunConfig, config_of, default_threads, settings
 from dlgenome.errors import UsageError
 
 SOURCES: dict[str, Any] = {
@@ -76,3 +76,21 @@ def test_settings_of_a_run_are_ready_for_json() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert plain["model"] == "m.pt"
     assert plain["targets"] == ["counts"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"folds": (Path("a"), Path("b")), "per_fold": True, "chroms": ("chr1",), "exclude": Path("x.bed")},
+        {"plugins": (Path("rules.py"),), "targets": ("index:0", "index:1"), "adaptive_references": 0.5},
+    ],
+)
+def test_a_config_comes_back_from_its_settings(changes: dict[str, Any]) -> None:
+    config = RunConfig(**{**SOURCES, **changes})
+    assert config_of(json.loads(json.dumps(settings(config)))) == config
+
+
+def test_settings_that_this_version_does_not_know_are_named() -> None:
+    with pytest.raises(UsageError, match="There is no setting magic"):
+        config_of({**settings(RunConfig(**SOURCES)), "magic": 1})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlgenome_cli.options import COMMON_SETTINGS, model_options, verbosity_options
+from dlgenome_cli.options import COMMON_SETTINGS, json_option, model_options, verbosity_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--window", type=click.IntRange(min=1), metavar="BASES", help="Input length, if the file does not say."
 )
-@click.option(
-    "--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object instead of text."
-)
+@json_option
 @click.option(
     "--blame",
     is_flag=True,

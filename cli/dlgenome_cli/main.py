@@ -15,11 +15,14 @@ from dlgenome.errors import DlgenomeError, Interrupted
 from dlgenome_cli.attribute import attribute
 from dlgenome_cli.convert import convert
 from dlgenome_cli.demo import demo
+from dlgenome_cli.diff import diff
 from dlgenome_cli.inspect import inspect
 from dlgenome_cli.merge import merge
 from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted
 from dlgenome_cli.presets import presets
+from dlgenome_cli.rerun import rerun
 from dlgenome_cli.signals import Stopped
+from dlgenome_cli.verify import verify
 
 
 class DlgenomeGroup(click.Group):
@@ -94,6 +97,9 @@ cli.add_command(attribute)
 cli.add_command(inspect)
 cli.add_command(convert)
 cli.add_command(merge)
+cli.add_command(verify)
+cli.add_command(diff)
+cli.add_command(rerun)
 cli.add_command(demo)
 cli.add_command(presets)
 

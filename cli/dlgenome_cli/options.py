@@ -159,6 +159,11 @@ verbosity_options = together(
 """-v, -q, --log-json and --debug; set up logging, pass nothing on."""
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object instead of text."
+)
+
+
 def _read_config(ctx: click.Context, _parameter: click.Parameter, name_or_file: str | None) -> None:
     if name_or_file is None:
         return

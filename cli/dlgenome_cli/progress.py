@@ -14,29 +14,29 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def region_progress() -> Iterator[Callable[[int, int], None]]:
+def region_progress(doing: str = "scoring") -> Iterator[Callable[[int, int], None]]:
     """Yield a function that takes regions done and regions in all; with -q it shows nothing."""
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
-        with _bar() as advance:
+        with _bar(doing) as advance:
             yield advance
     else:
         yield _Lines().advance
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("scoring"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} regions/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("scoring", total=None, rate="-")
+        task = progress.add_task(doing, total=None, rate="-")
         begun = time.monotonic()
 
         def advance(done: int, total: int) -> None:

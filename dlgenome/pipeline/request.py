@@ -62,7 +62,7 @@ def whole_request(job: Job) -> dict[str, Any]:
 def _chosen(config: RunConfig) -> dict[str, Any]:
     """The settings, and the contents of the files that are never piped."""
     chosen = {
-        name: _by_contents(value)
+        name: by_contents(value)
         for name, value in settings(config).items()
         if name not in _MAY_CHANGE and name not in _PATHS
     }
@@ -133,10 +133,10 @@ def finished_request(paths: OutputPaths) -> Request:
         ) from error
 
 
-def _by_contents(value: Any) -> Any:
+def by_contents(value: Any) -> Any:
     """A setting in which the name of a file, as in FILE.py:function, has become the file's checksum."""
     if isinstance(value, list):
-        return [_by_contents(one) for one in value]
+        return [by_contents(one) for one in value]
     if not isinstance(value, str):
         return value
     described = value.rpartition("=")[2]

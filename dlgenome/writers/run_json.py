@@ -15,10 +15,14 @@ from dlgenome.writers.disk import clear_write_errors
 
 
 def write_run_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write the facts with sorted keys; paths become text, dataclasses objects, NaN and infinity null."""
-    text = json.dumps(_plain(facts), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write the facts as `json_text` has them."""
     with clear_write_errors(path):
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(json_text(facts) + "\n", encoding="utf-8")
+
+
+def json_text(facts: Mapping[str, Any]) -> str:
+    """JSON with sorted keys; paths become text, dataclasses objects, NaN and infinity null."""
+    return json.dumps(_plain(facts), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
