@@ -141,8 +141,14 @@ class Engine:
 
 
 def _narrowed(multiplier: Any, dtype: torch.dtype) -> Any:
-    """The multiplier as wide as the rows are; those of several outputs never come from a precise step."""
-    return multiplier.to(dtype) if isinstance(multiplier, Tensor) else multiplier
+    """The multiplier as wide as the rows are; those of several outputs never come from a precise step.
+
+    One that was spread over positions is narrowed before it is spread, and takes no more memory than before.
+    """
+    if not isinstance(multiplier, Tensor) or multiplier.dtype is dtype:
+        return multiplier
+    once = [slice(0, 1) if stride == 0 else slice(None) for stride in multiplier.stride()]
+    return multiplier[tuple(once)].to(dtype).expand_as(multiplier)
 
 
 def _outputs(program: Program, name: str, picked: int) -> int:
