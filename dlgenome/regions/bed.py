@@ -75,7 +75,7 @@ def _read_file(path: Path, source: str, allow_empty: bool) -> RegionTable:
         while packed.read(1 << 16):
             pass
         sha256 = hashing.digest.hexdigest()
-    if not reader.starts and not allow_empty:
+    if not reader.rows.count and not allow_empty:
         raise InputError(f"{source}: there are no regions in this file; it is empty or holds only comments.")
     reader.report_scores()
     return reader.table(sha256)

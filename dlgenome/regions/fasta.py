@@ -15,7 +15,7 @@ from dlgenome.encoding import N_CODE, encode
 from dlgenome.errors import InputError
 from dlgenome.provenance import genome_digest
 from dlgenome.regions.fasta_index import READ_ERRORS, open_indexed, read_bases
-from dlgenome.regions.table import RegionColumns, RegionTable
+from dlgenome.regions.table import RegionPacker, RegionTable
 from dlgenome.types import Codes, Contig
 
 logger = logging.getLogger(__name__)
@@ -166,16 +166,15 @@ def regions_of_records(genome: Genome) -> RegionTable:
 
     Raises InputError when the records differ in length, since one model sees them all.
     """
-    names = [contig.name.encode() for contig in genome.contigs]
+    rows = RegionPacker()
     first = genome.contigs[0]
-    for contig in genome.contigs:
+    for code, contig in enumerate(genome.contigs):
         if contig.length != first.length:
             raise InputError(
                 f"{genome.path}: record {contig.name!r} has {contig.length} bases but {first.name!r} has "
                 f"{first.length}; sequences scored together must have one length."
             )
-    count = len(names)
-    lengths = np.array([len(name) for name in names], dtype=np.int32)
+        rows.add(code, 0, contig.length, contig.name.encode())
     with genome.path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return RegionTable(
@@ -183,18 +182,5 @@ def regions_of_records(genome: Genome) -> RegionTable:
         sha256=sha256,
         columns=0,
         chrom_names=tuple(contig.name for contig in genome.contigs),
-        file_rows=RegionColumns(
-            chrom_codes=np.arange(count, dtype=np.int32),
-            starts=np.zeros(count, dtype=np.int64),
-            ends=np.full(count, first.length, dtype=np.int64),
-            scores=np.zeros(count, dtype=np.int16),
-            strands=np.full(count, 2, dtype=np.int8),
-            signals=np.zeros(count),
-            p_values=np.full(count, -1.0),
-            q_values=np.full(count, -1.0),
-            summits=np.full(count, -1, dtype=np.int64),
-            lines=np.zeros(count, dtype=np.int32),
-            name_bounds=np.append(0, np.cumsum(lengths, dtype=np.int64)),
-            names=b"".join(names),
-        ),
+        pieces=rows.finish(),
     )

@@ -1,33 +1,32 @@
-"""One BED line at a time: what each column must hold, and the columns while they grow."""
+"""One BED line at a time: what each column must hold."""
 
 from __future__ import annotations
 
 import logging
 import math
-from array import array
 from collections.abc import Iterable
-from typing import Any
-
-import numpy as np
 
 from dlgenome.errors import InputError
 from dlgenome.regions.files import UTF8_MARK
-from dlgenome.regions.table import NARROW_PEAK_COLUMNS, RegionColumns, RegionTable
+from dlgenome.regions.table import NARROW_PEAK_COLUMNS, RegionPacker, RegionTable
 
 logger = logging.getLogger(__name__)
 
 _MAX_COLUMNS = 12
 _MAX_DIGITS = 12
 _MAX_SCORE = 1000
+_LONGEST_SHOWN = 60
 _MAX_LINES = 2**31 - 1
 LONGEST_LINE = 2**20
 """Bytes; a BED12 line with a thousand blocks has a twentieth of that."""
 _STRAND_CODES = {b"+": 0, b"-": 1, b".": 2, b"*": 2, b"": 2}
+_NO_PEAK = (0.0, -1.0, -1.0), -1
+"""Signal, p and q value, and the summit, of a region in any other format than narrowPeak."""
 _NO_VALUE = frozenset({b"", b".", b"NA", b"nan", b"NaN"})
 
 
 class RowReader:
-    """The columns of the table while they grow, and the line that is being read."""
+    """The rows of the table while they are read, and the line that is being read."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -35,12 +34,7 @@ class RowReader:
         self.columns = 0
         self.scores_not_numbers = 0
         self.chroms: dict[bytes, int] = {}
-        self.names = bytearray()
-        self.chrom_codes, self.lines = array("i"), array("i")
-        self.starts, self.ends, self.summits = array("q"), array("q"), array("q")
-        self.name_bounds = array("q", [0])
-        self.scores, self.strands = array("h"), array("b")
-        self.signals, self.p_values, self.q_values = array("d"), array("d"), array("d")
+        self.rows = RegionPacker()
 
     def read_lines(self, lines: Iterable[bytes]) -> None:
         """Add every data row of these lines; InputError names the line that cannot be trusted."""
@@ -64,18 +58,27 @@ class RowReader:
         start, end = self._interval(fields)
         optional = fields[3:] + [b""] * (7 - len(fields[3:]))
         is_narrow_peak = len(fields) == NARROW_PEAK_COLUMNS
-        values = optional[3:6] if is_narrow_peak else [b"", b"", b""]
-        self.chrom_codes.append(self._chrom_code(fields[0].strip()))
-        self.starts.append(start)
-        self.ends.append(end)
-        self._add_name(optional[0])
-        self.scores.append(self._score(optional[1]))
-        self.strands.append(self._strand(optional[2].strip()))
-        self.signals.append(self._number(values[0], "7 (signalValue)", 0.0))
-        self.p_values.append(self._number(values[1], "8 (pValue)", -1.0))
-        self.q_values.append(self._number(values[2], "9 (qValue)", -1.0))
-        self.summits.append(self._summit(optional[6].strip(), start, end) if is_narrow_peak else -1)
-        self.lines.append(self.line)
+        chrom_code = self._chrom_code(fields[0].strip())
+        score, strand = self._score(optional[1]), self._strand(optional[2].strip())
+        values, summit = _NO_PEAK
+        if is_narrow_peak:
+            values = (
+                self._number(optional[3], "7 (signalValue)", 0.0),
+                self._number(optional[4], "8 (pValue)", -1.0),
+                self._number(optional[5], "9 (qValue)", -1.0),
+            )
+            summit = self._summit(optional[6].strip(), start, end)
+        self.rows.add(
+            chrom_code,
+            start,
+            end,
+            optional[0] or b".",
+            score=score,
+            strand=strand,
+            values=values,
+            summit=summit,
+            line=self.line,
+        )
 
     def _check_width(self, fields: list[bytes]) -> None:
         count = len(fields)
@@ -123,10 +126,6 @@ class RowReader:
                 raise self._error("column 1 (chromosome) is empty; write the chromosome's name there")
             code = self.chroms[chrom] = len(self.chroms)
         return code
-
-    def _add_name(self, name: bytes) -> None:
-        self.names += name or b"."
-        self.name_bounds.append(len(self.names))
 
     def _score(self, field: bytes) -> int:
         if field in _NO_VALUE:
@@ -190,35 +189,19 @@ class RowReader:
             )
 
     def table(self, sha256: str) -> RegionTable:
-        """The finished table; the columns are handed over, not copied."""
+        """The finished table."""
         return RegionTable(
             source=self.source,
             sha256=sha256,
             columns=self.columns,
             chrom_names=tuple(name.decode("utf-8", "replace") for name in self.chroms),
-            file_rows=RegionColumns(
-                chrom_codes=_as_numpy(self.chrom_codes, np.int32),
-                starts=_as_numpy(self.starts, np.int64),
-                ends=_as_numpy(self.ends, np.int64),
-                scores=_as_numpy(self.scores, np.int16),
-                strands=_as_numpy(self.strands, np.int8),
-                signals=_as_numpy(self.signals, np.float64),
-                p_values=_as_numpy(self.p_values, np.float64),
-                q_values=_as_numpy(self.q_values, np.float64),
-                summits=_as_numpy(self.summits, np.int64),
-                lines=_as_numpy(self.lines, np.int32),
-                name_bounds=_as_numpy(self.name_bounds, np.int64),
-                names=bytes(self.names),
-            ),
+            pieces=self.rows.finish(),
         )
 
 
-def _as_numpy(values: array[Any], dtype: type[np.generic]) -> Any:
-    return np.frombuffer(values, dtype=dtype)
-
-
 def _shown(field: bytes) -> str:
-    return repr(field.decode("utf-8", "replace"))
+    shown = repr(field[:_LONGEST_SHOWN].decode("utf-8", "replace"))
+    return shown if len(field) <= _LONGEST_SHOWN else f"{shown} and so on"
 
 
 def _counted(columns: int) -> str:

@@ -1,7 +1,8 @@
-"""The regions of one file, held by column so that millions of them fit in little memory."""
+"""The regions of one file, packed so that millions of them fit in little memory."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,42 +15,94 @@ from dlgenome.types import Region, Strand
 STRANDS: tuple[Strand, ...] = ("+", "-", ".")
 NARROW_PEAK_COLUMNS = 10
 
+PIECE_ROWS = 2**14
+"""Rows are held in pieces of this many: one array that grows would be copied again and again."""
+
+_ROW = np.dtype(
+    [
+        ("chrom_code", "<i4"),
+        ("start", "<i8"),
+        ("end", "<i8"),
+        ("score", "<i2"),
+        ("strand", "i1"),
+        ("signal", "<f8"),
+        ("p_value", "<f8"),
+        ("q_value", "<f8"),
+        ("summit", "<i8"),
+        ("line", "<i4"),
+        ("name_end", "<u4"),
+    ]
+)
+_PACKER = struct.Struct("<iqqhbdddqiI")
+"""The same layout, for one row at a time."""
+
 
 @dataclass(frozen=True, eq=False)
-class RegionColumns:
-    """One value a row of the file, in its order; about 70 bytes a row and its name."""
+class RegionPiece:
+    """Rows of a file that follow each other."""
 
-    chrom_codes: NDArray[np.int32]
-    """Position of each row's chromosome in the names of the table."""
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    scores: NDArray[np.int16]
-    strands: NDArray[np.int8]
-    """Position in ``STRANDS``."""
-    signals: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    q_values: NDArray[np.float64]
-    summits: NDArray[np.int64]
-    """Absolute positions; -1 where the file names none."""
-    lines: NDArray[np.int32]
-    name_bounds: NDArray[np.int64]
-    """(rows + 1,): where each name begins in ``names``, and where the last one ends."""
+    rows: NDArray[np.void]
     names: bytes
-    """All names end to end."""
+    """Their names end to end; each ends at its ``name_end``."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray)) + len(
-            self.names
+    def name(self, row: int) -> str:
+        """The name of the row at this place in the piece."""
+        start = int(self.rows["name_end"][row - 1]) if row else 0
+        raw = self.names[start : int(self.rows["name_end"][row])]
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+
+
+class RegionPacker:
+    """Packs rows into pieces while a file is read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Rows added so far."""
+        self._pieces: list[RegionPiece] = []
+        self._rows, self._names = bytearray(), bytearray()
+
+    def add(
+        self,
+        chrom_code: int,
+        start: int,
+        end: int,
+        name: bytes,
+        *,
+        score: int = 0,
+        strand: int = 2,
+        values: tuple[float, float, float] = (0.0, -1.0, -1.0),
+        summit: int = -1,
+        line: int = 0,
+    ) -> None:
+        """Add a row; ``strand`` is a position in ``STRANDS``, ``values`` are signal, p and q value."""
+        self._names += name
+        self._rows += _PACKER.pack(
+            chrom_code, start, end, score, strand, *values, summit, line, len(self._names)
         )
+        self.count += 1
+        if self.count % PIECE_ROWS == 0:
+            self._cut()
+
+    def finish(self) -> tuple[RegionPiece, ...]:
+        """Everything that was added."""
+        if self._rows:
+            self._cut()
+        return tuple(self._pieces)
+
+    def _cut(self) -> None:
+        self._pieces.append(RegionPiece(np.frombuffer(bytes(self._rows), _ROW), bytes(self._names)))
+        self._rows.clear()
+        self._names.clear()
 
 
 @dataclass(frozen=True, eq=False)
 class RegionTable:
     """Regions in some order; ``table[i]`` and iteration give ``Region`` values.
 
-    A subset shares the columns of its file and holds four bytes a region beside them.
+    A row of the file takes 63 bytes and its name; a subset shares the rows and holds four bytes a region.
     """
 
     source: str
@@ -60,42 +113,35 @@ class RegionTable:
     """Columns of the file; 0 for the records of a FASTA file."""
     chrom_names: tuple[str, ...]
     """Every chromosome of the file in order of first appearance; a subset of rows keeps them all."""
-    file_rows: RegionColumns
-    """Every row of the file, chosen or not."""
+    pieces: tuple[RegionPiece, ...]
+    """Every row of the file, chosen or not; all pieces but the last have ``PIECE_ROWS`` rows."""
     chosen: NDArray[np.int32] | None = None
     """The rows of the file that are in the table; None where all are, in the file's order."""
 
     def __len__(self) -> int:
-        return len(self.file_rows.starts if self.chosen is None else self.chosen)
+        return sum(len(piece.rows) for piece in self.pieces) if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, row: int) -> Region:
         input_row = range(len(self))[row] if self.chosen is None else int(self.chosen[row])
-        held = self.file_rows
+        piece, place = self.pieces[input_row // PIECE_ROWS], input_row % PIECE_ROWS
+        code, start, end, score, strand, signal, p_value, q_value, summit, line, _ = piece.rows[place].item()
         return Region(
-            chrom=self.chrom_names[held.chrom_codes[input_row]],
-            start=int(held.starts[input_row]),
-            end=int(held.ends[input_row]),
-            name=self._name(input_row),
-            score=int(held.scores[input_row]),
-            strand=STRANDS[held.strands[input_row]],
-            signal=float(held.signals[input_row]),
-            p_value=float(held.p_values[input_row]),
-            q_value=float(held.q_values[input_row]),
-            summit=int(held.summits[input_row]),
+            chrom=self.chrom_names[code],
+            start=start,
+            end=end,
+            name=piece.name(place),
+            score=score,
+            strand=STRANDS[strand],
+            signal=signal,
+            p_value=p_value,
+            q_value=q_value,
+            summit=summit,
             input_row=input_row,
-            line=int(held.lines[input_row]),
+            line=line,
         )
 
     def __iter__(self) -> Iterator[Region]:
         return (self[row] for row in range(len(self)))
-
-    def _name(self, input_row: int) -> str:
-        start, end = self.file_rows.name_bounds[input_row : input_row + 2]
-        raw = self.file_rows.names[start:end]
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return raw.decode("latin-1")
 
     def take(self, indices: NDArray[np.int64]) -> RegionTable:
         """The regions at these rows, in this order; nothing is copied but the order."""
@@ -111,28 +157,28 @@ class RegionTable:
 
     @property
     def chrom_codes(self) -> NDArray[np.int32]:
-        """Position of each region's chromosome in ``chrom_names``."""
-        return self._of_chosen(self.file_rows.chrom_codes)
+        """Position of each region's chromosome in ``chrom_names``; a new array, as all the columns are."""
+        return self._column("chrom_code")
 
     @property
     def starts(self) -> NDArray[np.int64]:
         """First base of each region."""
-        return self._of_chosen(self.file_rows.starts)
+        return self._column("start")
 
     @property
     def ends(self) -> NDArray[np.int64]:
         """The base after the last one of each region."""
-        return self._of_chosen(self.file_rows.ends)
+        return self._column("end")
 
     @property
     def summits(self) -> NDArray[np.int64]:
         """Absolute positions; -1 where the file names none."""
-        return self._of_chosen(self.file_rows.summits)
+        return self._column("summit")
 
     @property
     def signals(self) -> NDArray[np.float64]:
         """Column 7 of narrowPeak, 0 where there is none."""
-        return self._of_chosen(self.file_rows.signals)
+        return self._column("signal")
 
     @property
     def summits_missing(self) -> int:
@@ -141,13 +187,16 @@ class RegionTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the table holds beside the rows of its file, which others may share."""
-        return 0 if self.chosen is None else self.chosen.nbytes
+        """Bytes of the rows and names of the file, which subsets share, and of the order."""
+        held = sum(piece.rows.nbytes + len(piece.names) for piece in self.pieces)
+        return held + (0 if self.chosen is None else self.chosen.nbytes)
 
     def where(self, row: int) -> str:
         """``path:line`` of a row, for error messages."""
         line = self[row].line
         return f"{self.source}:{line}" if line else self.source
 
-    def _of_chosen(self, column: NDArray[Any]) -> NDArray[Any]:
-        return column if self.chosen is None else column[self.chosen]
+    def _column(self, name: str) -> NDArray[Any]:
+        pieces = [piece.rows[name] for piece in self.pieces]
+        whole: NDArray[Any] = np.concatenate(pieces) if pieces else np.zeros(0, _ROW[name])
+        return whole if self.chosen is None else whole[self.chosen]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from dlgenome.errors import InputError
 from dlgenome.regions.bed import RegionTable, read_regions
+from dlgenome.regions.table import PIECE_ROWS
 from dlgenome.types import Region
 
 Bed = Callable[[str], RegionTable]
@@ -263,9 +264,26 @@ def test_a_region_takes_less_than_a_hundred_bytes_and_a_subset_four_more(write: 
         f"chr{row % 20}\t{row}\t{row + 500}\tpeak_{row}\t9\t.\t1\t2\t3\t250\n" for row in range(20_000)
     )
     table = read_regions(write("many.bed", text))
-    assert table.file_rows.nbytes / len(table) < 90
-    assert table.take(np.arange(20_000)).nbytes == table.nbytes == 0, "the whole is shared, not copied"
-    assert table.take(np.arange(0, 20_000, 2)).nbytes == 40_000
+    assert table.nbytes / len(table) < 75
+    assert table.take(np.arange(20_000)) is table
+    half = table.take(np.arange(0, 20_000, 2))
+    assert half.nbytes - table.nbytes == 40_000
+    assert all(one is other for one, other in zip(half.pieces, table.pieces, strict=True))
+
+
+def test_rows_on_either_side_of_a_border_between_pieces_are_told_apart(write: Write) -> None:
+    text = "".join(f"chr{row % 20}\t{row}\t{row + 500}\tpeak_{row}\n" for row in range(2 * PIECE_ROWS + 1))
+    table = read_regions(write("many.bed", text))
+    odd = table.take(np.arange(1, len(table), 2))
+    for row in (0, 1, PIECE_ROWS - 1, PIECE_ROWS, 2 * PIECE_ROWS - 1, 2 * PIECE_ROWS, -1):
+        number = row % len(table)
+        expected = Region(
+            f"chr{number % 20}", number, number + 500, f"peak_{number}", input_row=number, line=number + 1
+        )
+        assert table[row] == expected
+        assert number % 2 == 0 or odd[number // 2] == expected
+    assert table.starts.tolist() == list(range(2 * PIECE_ROWS + 1))
+    assert odd.starts.tolist() == list(range(1, 2 * PIECE_ROWS, 2))
 
 
 @pytest.mark.real
