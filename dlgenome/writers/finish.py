@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyBigWig
 
 from dlgenome.errors import Interrupted
@@ -36,7 +37,7 @@ def finish_run(
     contigs: tuple[Contig, ...],
     identity: Mapping[str, AttributeValue],
     provenance: Mapping[str, AttributeValue],
-    skipped: Iterable[SkippedRegion],
+    skipped: Sequence[SkippedRegion],
     formats: Collection[str],
     overlap: Overlap,
     crop: int | None,
@@ -67,7 +68,7 @@ def finish_run(
                 paths, reader, target, contigs, own, provenance, overlap=overlap, crop=crop
             )
         write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
-        all_skipped = sorted([*skipped, *reader.failures()], key=lambda one: one.region.input_row)
+        all_skipped = _in_input_order(skipped, reader.failures())
     write_skipped(paths.inside_partial(paths.skipped_tsv), all_skipped)
     outputs = [path.name for path in paths.all()]
     facts = {"completeness": completeness, "outputs": outputs, **run_facts()}
@@ -124,6 +125,15 @@ def _read_back(path: Path, contigs: tuple[Contig, ...]) -> None:
 def _windows(reader: SpoolReader) -> Iterator[Window]:
     for _, facts in reader.blocks():
         yield from decode_windows(facts)
+
+
+def _in_input_order(*parts: Sequence[SkippedRegion]) -> Iterator[SkippedRegion]:
+    """The regions of all parts; a part may make them when they are asked for, so none is kept."""
+    rows = np.fromiter((one.region.input_row for part in parts for one in part), np.int64)
+    part_ends = np.cumsum([len(part) for part in parts])
+    for place in np.argsort(rows, kind="stable"):
+        part = int(np.searchsorted(part_ends, place, side="right"))
+        yield parts[part][int(place - part_ends[part])]
 
 
 def _publish(paths: OutputPaths) -> None:
