@@ -57,7 +57,7 @@ class GuardedExplainer:
         try:
             return [_checked(scores) for scores in self.explainer.explain(piece)]
         except UnsupportedModelError as problem:
-            return self._one_by_one(piece, str(problem))
+            return self._one_by_one(piece, " ".join(str(problem).split()))
         except (MemoryError, RuntimeError) as problem:
             if not is_out_of_memory(problem):
                 raise _device_failure(problem) from problem
