@@ -37,10 +37,14 @@ def _bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(doing, total=None, rate="-")
-        begun = time.monotonic()
+        begun: tuple[float, int] | None = None
 
         def advance(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - begun, 1e-9)
+            nonlocal begun
+            if begun is None:  # a run that is gone on with begins in the middle
+                begun = time.monotonic(), done
+                progress.reset(task, completed=done, total=total)
+            rate = (done - begun[1]) / max(time.monotonic() - begun[0], 1e-9)
             progress.update(task, completed=done, total=total, rate=f"{rate:.2f}")
 
         yield advance

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import shutil
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,3 +190,42 @@ def test_a_bug_is_no_reason_to_lose_what_was_scored(
         attribute(config())
     assert "This run is not finished: what was scored is kept in" in caplog.text
     assert (tmp_path / "run.partial" / "run-state.json").exists()
+
+
+def test_a_full_disk_stops_a_run_that_can_go_on(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_equal: AssertEqual
+) -> None:
+    attribute(config("whole"))
+
+    def full(*arguments: Any) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+
+        def fill(done: int, total: int) -> None:
+            if done >= 12:
+                patch.setattr("dlgenome.writers.spool.record_head", full)
+
+        with pytest.raises(Interrupted, match=r"The disk that holds .* is full, .* is kept in ") as stopped:
+            attribute(config(), fill)
+    assert str(stopped.value).count("--resume") == 1
+    assert 0 <= attribute(config(resume=True)).resumed_rows <= 12
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_while_files_are_made_loses_no_score(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_equal: AssertEqual
+) -> None:
+    attribute(config("whole"))
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+
+        def fill(done: int, total: int) -> None:
+            if done == total:
+                patch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
+
+        with pytest.raises(Interrupted, match=r"has 1000 bytes free and this run needs about .* is kept in "):
+            attribute(config(), fill)
+    assert not list(tmp_path.glob("run.*_*"))
+    assert attribute(config(resume=True)).resumed_rows == 20
+    assert_equal(tmp_path / "run", tmp_path / "whole")
