@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -28,6 +30,8 @@ from dlgenome.regions.fasta import Genome, regions_of_records
 from dlgenome.regions.selection import Selection, select
 from dlgenome.regions.windows import WindowPlan, plan_windows
 from dlgenome.writers.paths import KEPT_REGIONS, OutputPaths, check_space, estimate_bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def prepare(
     references = _references(config, length, len(table))
     stack.callback(references.close)
     check_space(paths, disk_needed(config, paths, len(plan), length))
+    _warn_of_rounding(config, targets)
     folds = capture_folds(config, models, targets, length, devices[0])
     return Job(
         config,
@@ -108,6 +113,15 @@ def prepare(
         devices,
         _batch_size(config, folds[0].program, references.n_references, len(selection.table), devices[0]),
     )
+
+
+def _warn_of_rounding(config: RunConfig, targets: Sequence[Target]) -> None:
+    if config.precision != "float64" and any(target.kind == "profile-bpnetlite" for target in targets):
+        log.warning(
+            "profile-bpnetlite divides by differences of logits, some of them close to zero: in %s its "
+            "scores can be off by a few percent of the largest; take --precision float64, as bpnet-lite does.",
+            config.precision,
+        )
 
 
 def _sharded(config: RunConfig, selection: Selection) -> RegionTable:

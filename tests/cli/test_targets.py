@@ -96,3 +96,14 @@ def test_the_code_of_the_network_is_part_of_the_identity(
     digest = hashlib.sha256((inputs / "linear.py").read_bytes()).hexdigest()
     assert found["attribute:architecture_sha256"] == digest
     assert "attribute:plugin_sha256" not in found
+
+
+def test_the_profile_score_that_suffers_from_rounding_is_said_to(
+    attribute: Attribute, tmp_path: Path
+) -> None:
+    flags = ("-t", "profile-bpnetlite", "--limit", 1, "--formats", "h5", "--dry-run")
+    single = attribute("-o", tmp_path / "run", *flags)
+    double = attribute("-o", tmp_path / "run", *flags, "--precision", "float64")
+    assert single.exit_code == double.exit_code == 0, single.stderr + double.stderr
+    assert "in float32 its scores can be off" in single.stderr
+    assert "profile-bpnetlite" not in double.stderr
