@@ -35,7 +35,7 @@ _SENTENCES = {
     "input row": "/regions/input_row is negative.",
     "twice": "/regions/input_row is that of another row, too, so a region is there twice.",
     "predictions": "a prediction in /qc is not a finite number.",
-    "references": "/qc/n_references is below 1.",
+    "references": "/qc/n_references does not fit the attribute n_references.",
     "completeness": "/qc/delta_error is not what /qc/sum, the predictions and /qc/mean_abs_delta give.",
     "scale": "/qc/mean_abs_delta is not a number, or negative.",
 }
@@ -121,10 +121,20 @@ def _contig_lengths(scores: ScoresFile) -> NDArray[np.int64]:
     return found[which] if len(names) else np.empty(0, dtype=np.int64)
 
 
+def _references_fit(scores: ScoresFile) -> NDArray[np.bool_]:
+    """Every region has as many references as a round draws; where rounds are added, a multiple of that."""
+    found, each = scores.stored("qc/n_references"), scores.attributes.get("n_references")
+    if not isinstance(each, int) or each < 1:
+        return np.asarray(found >= 1)
+    if "adaptive_references" in scores.attributes:
+        return np.asarray((found >= each) & (found % each == 0))
+    return np.asarray(found == each)
+
+
 def _qc_failures(scores: ScoresFile) -> Iterator[tuple[str, NDArray[Any]]]:
     predictions = (scores.stored(f"qc/{field}") for field in ("prediction", "reference_prediction"))
     yield "predictions", ~np.all([np.isfinite(values) for values in predictions], axis=0)
-    yield "references", scores.stored("qc/n_references") < 1
+    yield "references", ~_references_fit(scores)
     recomputed = _recomputed(scores)
     if recomputed is None:
         return

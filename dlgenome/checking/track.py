@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,13 +19,21 @@ from dlgenome.checking.findings import Problem
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig
 from dlgenome.writers.bigwig import track_runs
-from dlgenome.writers.overlap import Overlap
+from dlgenome.writers.overlap import Overlap, Values
 
+STRETCH_BASES = 2**14
+"""Bases that are read together where windows lie close; a block of the file holds some thousands."""
 GAP_BASES = 2**16
 """Bases between windows that are looked at together; each could have a value that must not be there."""
 
 _AS_ARRAY = {"numpy": True} if pyBigWig.numpy else {}
 """Some builds of the library know lists only."""
+
+_KINDS = {
+    "differing": "has other values than the scores give at",
+    "absent": "has no value, though a window lies there, at",
+    "superfluous": "has a value, though no window lies there, at",
+}
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,15 @@ def check_track(track: Track) -> TrackVerdict:
     """The comparison, in a process of its own: on some damaged files the bigWig library crashes."""
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(1, mp_context=context) as process:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_be_silent) as process:
             return process.submit(compare_track, track).result()
     except BrokenProcessPool:
         return _unreadable(track, "the library that reads it crashed")
+
+
+def _be_silent() -> None:
+    """The library writes about damage to stderr; the verdict says it once."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def compare_track(track: Track) -> TrackVerdict:
@@ -100,22 +113,17 @@ class _Comparison:
 
     def __init__(self, track: Track, bigwig: Any, scores: ScoresFile) -> None:
         self.track, self.bigwig, self.scores = track, bigwig, scores
-        self.bases = self.differing = self.absent = self.superfluous = 0
+        self.bases = 0
+        self.counts = dict.fromkeys(_KINDS, 0)
         self.first: dict[str, str] = {}
 
     def verdict(self) -> TrackVerdict:
         contigs = tuple(_contig_problems(self.track, self.bigwig.chroms(), self.scores.contigs))
         if not contigs:
             self._compare_all()
-        name = self.track.bigwig
-        counted = (
-            ("differing", self.differing, f"{name} has other values than the scores give at"),
-            ("absent", self.absent, f"{name} has no value, though a window lies there, at"),
-            ("superfluous", self.superfluous, f"{name} has a value, though no window lies there, at"),
-        )
         found = [
-            Problem("bigWig", f"{what} {count:,} bases; the first is {self.first[kind]}.")
-            for kind, count, what in counted
+            Problem("bigWig", f"{self.track.bigwig} {what} {count:,} bases; the first is {self.first[kind]}.")
+            for (kind, what), count in zip(_KINDS.items(), self.counts.values(), strict=True)
             if count
         ]
         return TrackVerdict(self.bases, (*contigs, *found))
@@ -123,43 +131,67 @@ class _Comparison:
     def _compare_all(self) -> None:
         track, contigs = self.track, self.scores.contigs
         runs = track_runs(self.scores, track.overlap, track.crop, contigs, track.extra)
-        place = 0
-        position = 0
-        for chrom, start, values in runs:
+        place = position = 0
+        for chrom, start, expected in stretches(runs):
             while contigs[place].name != chrom:
                 self._check_gap(contigs[place].name, position, contigs[place].length)
                 place, position = place + 1, 0
             self._check_gap(chrom, position, start)
-            self._compare_run(chrom, start, values)
-            position = start + len(values)
+            self._compare_stretch(chrom, start, expected)
+            position = start + len(expected)
         for contig in contigs[place:]:
             self._check_gap(contig.name, position, contig.length)
             position = 0
 
-    def _compare_run(self, chrom: str, start: int, expected: NDArray[np.float32]) -> None:
+    def _compare_stretch(self, chrom: str, start: int, expected: Values) -> None:
         stop = start + len(expected)
         found = np.asarray(self.bigwig.values(chrom, start, stop, **_AS_ARRAY), dtype=np.float32)
-        absent = np.isnan(found)
-        differing = ~absent & (found != expected)
-        self.bases += len(expected)
-        self.absent += int(np.count_nonzero(absent))
-        self.differing += int(np.count_nonzero(differing))
-        if absent.any():
-            self.first.setdefault("absent", f"{chrom}:{start + int(np.argmax(absent)):,}")
-        if differing.any():
-            index = int(np.argmax(differing))
-            self.first.setdefault(
-                "differing",
-                f"{chrom}:{start + index:,} ({found[index]:.6g} instead of {expected[index]:.6g})",
-            )
+        covered, there = ~np.isnan(expected), ~np.isnan(found)
+        self.bases += int(np.count_nonzero(covered))
+        differing = covered & there & (found != expected)
+        self._count(
+            "differing", differing, lambda i: f"{found[i]:.6g} instead of {expected[i]:.6g}", chrom, start
+        )
+        self._count("absent", covered & ~there, lambda i: f"{expected[i]:.6g} is due", chrom, start)
+        self._count("superfluous", there & ~covered, lambda i: f"{found[i]:.6g}", chrom, start)
+
+    def _count(
+        self, kind: str, bad: NDArray[np.bool_], words: Callable[[int], str], chrom: str, start: int
+    ) -> None:
+        count = int(np.count_nonzero(bad))
+        if count:
+            index = int(np.argmax(bad))
+            self.counts[kind] += count
+            self.first.setdefault(kind, f"{chrom}:{start + index:,} ({words(index)})")
 
     def _check_gap(self, chrom: str, start: int, stop: int) -> None:
         for left in range(start, stop, GAP_BASES):
             right = min(left + GAP_BASES, stop)
             for first, last, value in self.bigwig.intervals(chrom, left, right) or ():
                 inside = max(first, left), min(last, right)
-                self.superfluous += inside[1] - inside[0]
+                self.counts["superfluous"] += inside[1] - inside[0]
                 self.first.setdefault("superfluous", f"{chrom}:{inside[0]:,} ({value:.6g})")
+
+
+def stretches(runs: Iterable[tuple[str, int, Values]]) -> Iterator[tuple[str, int, Values]]:
+    """(chrom, start, values) with neighbouring runs put together, NaN between them."""
+    held: list[tuple[str, int, Values]] = []
+    for run in runs:
+        chrom, start, values = run
+        if held and (chrom != held[0][0] or start + len(values) - held[0][1] > STRETCH_BASES):
+            yield _joined(held)
+            held = []
+        held.append(run)
+    if held:
+        yield _joined(held)
+
+
+def _joined(runs: Sequence[tuple[str, int, Values]]) -> tuple[str, int, Values]:
+    chrom, first, _ = runs[0]
+    joined = np.full(runs[-1][1] + len(runs[-1][2]) - first, np.nan, dtype=np.float32)
+    for _, start, values in runs:
+        joined[start - first : start - first + len(values)] = values
+    return chrom, first, joined
 
 
 def _contig_problems(track: Track, found: dict[str, int], contigs: tuple[Contig, ...]) -> Iterator[Problem]:

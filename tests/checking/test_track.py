@@ -12,7 +12,7 @@ import pyBigWig
 import pytest
 from numpy.typing import NDArray
 
-from dlgenome.checking import Verdict, VerifyConfig, verify
+from dlgenome.checking import Verdict, VerifyConfig, track, verify
 from dlgenome.checking.track import Track, check_track, compare_track
 
 MakeRun = Callable[..., Any]
@@ -82,12 +82,29 @@ def test_a_track_worked_out_by_hand_agrees(
     assert messages(verify(run.scores, VerifyConfig(bigwig=path))) == []
 
 
+@pytest.mark.parametrize("length", [1, 30, 90, 10**6])
+def test_how_many_bases_are_read_at_once_changes_nothing(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    run = make_run()
+    tracks = tracks_by_hand(run, "nearest", None)
+    tracks["chr1"][[40, 41, 200]] += 1
+    tracks["chr2"][np.flatnonzero(np.isnan(tracks["chr2"]))[[0, -1]]] = 1
+    path = write_bigwig(tmp_path / "wrong.bw", tracks)
+    expected = compare_track(Track(path, run.scores))
+    assert len(expected.problems) == 2
+    monkeypatch.setattr(track, "STRETCH_BASES", length)
+    monkeypatch.setattr(track, "GAP_BASES", max(3, length // 2))
+    assert compare_track(Track(path, run.scores)) == expected
+
+
 def test_every_kind_of_wrong_base_is_counted_and_placed(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     tracks = tracks_by_hand(run, "nearest", None)
     covered, empty = np.flatnonzero(~np.isnan(tracks["chr1"])), np.flatnonzero(np.isnan(tracks["chr1"]))
     changed, removed, added = covered[[30, 50, 51]], covered[[7, 9]], empty[empty > covered[0]][[0, -1]]
     expected = f"{changed[0]:,} (3 instead of {tracks['chr1'][changed[0]]:.6g})"
+    due = f"{removed[0]:,} ({tracks['chr1'][removed[0]]:.6g} is due)"
     tracks["chr1"][changed] = 3
     tracks["chr1"][removed] = np.nan
     tracks["chr1"][added] = 0
@@ -95,7 +112,7 @@ def test_every_kind_of_wrong_base_is_counted_and_placed(make_run: MakeRun, tmp_p
     path = write_bigwig(tmp_path / "wrong.bw", tracks)
     assert messages(verify(run.scores, VerifyConfig(bigwig=path))) == [
         f"{path} has other values than the scores give at 3 bases; the first is chr1:{expected}.",
-        f"{path} has no value, though a window lies there, at 2 bases; the first is chr1:{removed[0]:,}.",
+        f"{path} has no value, though a window lies there, at 2 bases; the first is chr1:{due}.",
         f"{path} has a value, though no window lies there, at 5 bases; the first is chr1:{added[0]:,} (0).",
     ]
 

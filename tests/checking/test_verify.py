@@ -125,7 +125,8 @@ def test_the_completeness_error_is_worked_out_anew(make_run: MakeRun) -> None:
             set_value("qc/mean_abs_delta", slice(None), np.nan),
             "rows 0-11 (first chr1:-15-25 peak_0): /qc",
         ),
-        (set_value("qc/n_references", 1, 0), "/qc/n_references is below 1"),
+        (set_value("qc/n_references", 1, 0), "row 1 (chr1:22-62 peak_1): /qc/n_references does not fit"),
+        (set_value("qc/n_references", 1, 40), "row 1 (chr1:22-62 peak_1): /qc/n_references does not fit"),
         (set_value("regions/chrom", 1, b"chr9"), "row 1 (chr9:22-62 peak_1): the contig is not in /genome"),
         (set_value("regions/end", 1, 61), "the window is not as long as the sequences"),
         (set_value("regions/summit", 1, 43), "/regions/summit is not the centre"),
@@ -152,6 +153,16 @@ def test_damage_to_the_scores_file_is_named(
     run = make_run(formats=("h5",))
     run.edit(damage)
     assert any(words in message for message in alone(run)), alone(run)
+
+
+def test_rounds_of_references_may_differ_between_regions(make_run: MakeRun) -> None:
+    run = make_run(adaptive_references=0.1, formats=("h5",))
+    run.edit(set_value("qc/n_references", [2, 5], 60))
+    assert alone(run) == []
+    run.edit(set_value("qc/n_references", [2, 5], 30))
+    assert alone(run) == [
+        "rows 2, 5 (first chr2:59-99 peak_2): /qc/n_references does not fit the attribute n_references."
+    ]
 
 
 def test_a_score_with_a_new_checksum_still_does_not_fit_the_others(make_run: MakeRun) -> None:
