@@ -119,7 +119,7 @@ def _warn_of_rounding(config: RunConfig, targets: Sequence[Target]) -> None:
     if config.precision != "float64" and any(target.kind == "profile-bpnetlite" for target in targets):
         log.warning(
             "profile-bpnetlite divides by differences of logits, some of them close to zero: in %s its "
-            "scores can be off by a few percent of the largest; take --precision float64, as bpnet-lite does.",
+            "scores can be off by a few percent of the largest; take --precision float64, as bpnet-lite.",
             config.precision,
         )
 
