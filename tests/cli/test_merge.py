@@ -160,4 +160,4 @@ def test_truncated_fold_is_exit_3(scores: list[Path], tmp_path: Path) -> None:
     (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
     result = merge("--mean", "-o", tmp_path / "run", scores[0], tmp_path / "cut.h5")
     assert result.exit_code == 3
-    assert "cut off or damaged" in result.stderr
+    assert "damaged or cut short" in result.stderr
