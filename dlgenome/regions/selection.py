@@ -48,7 +48,7 @@ def select(
     rows = np.arange(len(table), dtype=np.int64)
     on_chroms = rows[_is_on(table, chroms)] if chroms else rows
     outside = on_chroms[~_overlaps(table, exclude)[on_chroms]] if exclude is not None else on_chroms
-    ordered = outside[_order(table.take(outside), order, contigs)]
+    ordered = outside if order == "input" else outside[_order(table.take(outside), order, contigs)]
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} leaves nothing to score; give a number of at least 1.")
     chosen = ordered[:limit]
@@ -109,8 +109,6 @@ def _overlaps(table: RegionTable, exclude: Path) -> NDArray[np.bool_]:
 def _order(table: RegionTable, order: str, contigs: Sequence[Contig]) -> NDArray[np.int64]:
     """The rows of the table in the wanted order."""
     kind, _, seed = order.partition(":")
-    if order == "input":
-        return np.arange(len(table), dtype=np.int64)
     if order == "genome":
         return _genome_order(table, contigs)
     if order == "signal":

@@ -56,7 +56,7 @@ class WindowPlan:
     table: RegionTable
     center: Center
     length: int
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     """Rows of ``table`` that are scored, in the table's order."""
     skipped: Sequence[SkippedRegion]
     """The other rows, in the order of the input file."""
@@ -98,7 +98,13 @@ def plan_windows(
     left_out = np.flatnonzero(~kept)
     in_file_order = left_out[np.argsort(table.input_rows[left_out], kind="stable")]
     reason = _reasons(genome, center, length)
-    return WindowPlan(table, center, length, np.flatnonzero(kept), SkippedRows(table, in_file_order, reason))
+    return WindowPlan(
+        table,
+        center,
+        length,
+        np.flatnonzero(kept).astype(np.int32),
+        SkippedRows(table, in_file_order, reason),
+    )
 
 
 def _centers(table: RegionTable, center: Center) -> NDArray[np.int64]:

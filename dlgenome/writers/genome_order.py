@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,9 +19,8 @@ PIECE_ROWS = 2**16
 """Rows of a column that are read at once."""
 PIECE_BYTES = 2**20
 """Float32 scores of neighbouring rows that are read at once."""
-BATCH_BYTES = 2**24
+BATCH_BYTES = 2**22
 """Float32 values, one a base, of the windows that are read together."""
-HELD_BATCHES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +38,7 @@ class OnContig:
 
 
 class GenomeOrder:
-    """Where the windows of a scores file lie, by contig, start, centre and row; some sixty bytes a region.
+    """Where the windows of a scores file lie, by contig, start, centre and row; some fifty bytes a region.
 
     With ``crop`` only that many central bases of a window are shown; what lies beyond its contig never is.
     Raises InputError for a region on none of the contigs.
@@ -48,8 +46,9 @@ class GenomeOrder:
 
     def __init__(self, scores: ScoresFile, crop: int | None, contigs: tuple[Contig, ...]) -> None:
         self._contigs, self._crop = contigs, crop
+        self._length = scores.length
         ranks = _ranks(scores, contigs)
-        centers, starts, ends = (scores.stored(f"regions/{field}") for field in ("summit", "start", "end"))
+        centers, starts = scores.stored("regions/summit"), scores.stored("regions/start")
         self.rows: NDArray[np.int64] = np.lexsort((centers, self._shown_starts(centers, starts), ranks))
         """The rows in this order."""
         self._bounds = np.append(0, np.cumsum(np.bincount(ranks, minlength=len(contigs)))).tolist()
@@ -58,8 +57,6 @@ class GenomeOrder:
         del centers
         self.window_starts: NDArray[np.int64] = starts[self.rows]
         """First base of each window, shown or not."""
-        del starts
-        self._ends = ends[self.rows]
 
     def __iter__(self) -> Iterator[OnContig]:
         """The contigs that have windows, in their order."""
@@ -67,11 +64,12 @@ class GenomeOrder:
             if first == last:
                 continue
             here = slice(first, last)
-            centers, ends = self._centers[here], self._ends[here]
+            centers, starts = self._centers[here], self.window_starts[here]
+            ends = starts + self._length
             if self._crop is not None:
                 ends = np.minimum(ends, centers - self._crop // 2 + self._crop)
-            starts = self._shown_starts(centers, self.window_starts[here])
-            yield OnContig(contig, first, self.rows[here], centers, starts, np.minimum(ends, contig.length))
+            np.minimum(ends, contig.length, out=ends)
+            yield OnContig(contig, first, self.rows[here], centers, self._shown_starts(centers, starts), ends)
 
     def _shown_starts(self, centers: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
         if self._crop is not None:
@@ -106,16 +104,15 @@ class Tracks:
         self._scores, self._extra, self._rows = scores, extra, rows
         self._batch_rows = max(1, BATCH_BYTES // (4 * scores.length))
         self._chunk_rows = chunk_rows(scores.length, np.dtype(scores.score_dtype).itemsize)
-        self._held: OrderedDict[int, Values] = OrderedDict()
+        self._first, self._batch = 0, np.zeros((0, scores.length), np.float32)
 
     def __getitem__(self, place: int) -> Values:
         """(length,) of the window at this place of the order; InputError where it is not finite."""
-        batch = place // self._batch_rows
-        if batch not in self._held:
-            self._held[batch] = self._load(batch * self._batch_rows)
-            if len(self._held) > HELD_BATCHES:
-                self._held.popitem(last=False)
-        values: Values = self._held[batch][place % self._batch_rows]
+        if not self._first <= place < self._first + len(self._batch):
+            self._first = place - place % self._batch_rows
+            del self._batch  # before there is another
+            self._batch = self._load(self._first)
+        values: Values = self._batch[place - self._first]
         return values
 
     def _load(self, first: int) -> Values:
