@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.lowering import Program
-from dlgenome.attribution.rules.base import aten
+from dlgenome.attribution.rules.base import Call, aten
 
 _REDUCING = frozenset({aten.mean.dim, aten.sum.dim_IntList, aten.linear.default})
 _PASSING = frozenset(
@@ -36,7 +36,7 @@ def precise_steps(program: Program) -> frozenset[str]:
     for step in reversed(program.steps):
         name = step.call.name
         ends = name == program.output or readers.get(name, {""}) <= last
-        if ends and step.call.op in _REDUCING | _PASSING:
+        if ends and (step.call.op in _REDUCING | _PASSING or _scales(step.call)):
             last.add(name)
     precise: set[str] = set()
     for step in program.steps:
@@ -44,6 +44,13 @@ def precise_steps(program: Program) -> frozenset[str]:
         if step.call.name in last and (after_one or step.call.op in _REDUCING):
             precise.add(step.call.name)
     return frozenset(precise)
+
+
+def _scales(call: Call) -> bool:
+    """Whether a value is multiplied or divided by a constant."""
+    if call.op not in (aten.mul.Tensor, aten.div.Tensor):
+        return False
+    return len(call.inputs) == 1 and call.args[0] == call.inputs[0] != call.args[1]
 
 
 def widened(arguments: Any) -> Any:
