@@ -70,6 +70,7 @@ def _read_headers(paths: Sequence[Path]) -> tuple[list[Header], tuple[Contig, ..
             contigs = contigs or scores.contigs
             whole = whole and has_whole_sequences(scores)
             headers.append(header_of(scores))
+        _shard(headers[-1])
         _check_finished(headers[-1])
     return headers, contigs, whole
 
