@@ -20,6 +20,7 @@ import torch
 
 from dlgenome.attribution.devices import keep_freed_memory
 from dlgenome.config import RunConfig
+from dlgenome.errors import Interrupted
 from dlgenome.model.targets import parse_targets
 from dlgenome.pipeline.explain import Batch
 from dlgenome.pipeline.faults import Found, GuardedExplainer
@@ -88,7 +89,10 @@ class WorkerPool:
         self._open: dict[int, _Unfinished] = {}
 
     def explain_all(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Found | str]]]:
-        """Every batch with the scores of its windows, or why they have none, in the order given."""
+        """Every batch with the scores of its windows, or why they have none, in the order given.
+
+        Raises Interrupted when a worker dies that had nothing to do, and what a worker raised.
+        """
         pulled = yielded = 0
         exhausted = False
         while True:
@@ -155,7 +159,7 @@ class WorkerPool:
             worker = by_connection[cast(Connection, ready)]
             try:
                 kind, content = worker.connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # the latter where it ended in the middle of a message
                 self._replace(worker)
                 continue
             if kind == "failed":
@@ -177,7 +181,10 @@ class WorkerPool:
         worker.process.join()
         ended = _ending(worker.process.exitcode)
         if not worker.tasks:
-            raise RuntimeError(f"worker {worker.number} on {worker.device} {ended} before it had work")
+            raise Interrupted(
+                f"Worker {worker.number} on {worker.device} {ended} while it had nothing to do, so the model "
+                "is not to blame; look for memory that runs out or for a device that fails"
+            )
         in_hand, *others = worker.tasks
         windows = in_hand.piece.windows
         place = f"{windows[0].chrom}:{windows[0].start}-{windows[0].end} ({windows[0].region.name})"
