@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from dlgenome.errors import InputError, Interrupted, UnsupportedModelError
+from dlgenome.errors import InputError, Interrupted, UnsupportedModelError, first_line
 from dlgenome.pipeline.explain import Batch, Explainer
 from dlgenome.types import RegionScores, Window
 
@@ -59,8 +59,10 @@ class GuardedExplainer:
         except UnsupportedModelError as problem:
             return self._one_by_one(piece, " ".join(str(problem).split()))
         except (MemoryError, RuntimeError) as problem:
+            if _is_device_failure(problem):
+                raise Interrupted(f"The device failed ({first_line(problem)})") from problem
             if not is_out_of_memory(problem):
-                raise _device_failure(problem) from problem
+                raise
         if self.batch_size == 1:
             return self._one_by_one(piece, NO_MEMORY)
         self.batch_size = max(1, self.batch_size // 2)
@@ -121,10 +123,8 @@ def _is_finite(scores: RegionScores) -> bool:
     return bool(np.isfinite(numbers).all()) and all(np.isfinite(array).all() for array in arrays)
 
 
-def _device_failure(problem: BaseException) -> BaseException:
-    """An error of the device itself as what it is; any other as it came."""
+def _is_device_failure(problem: BaseException) -> bool:
+    """Whether the error is one of the device itself, and not for want of memory."""
     kind = getattr(torch, "AcceleratorError", None)  # newer than the oldest torch that we take
-    if (kind is not None and isinstance(problem, kind)) or "CUDA error" in str(problem):
-        first_line = str(problem).splitlines()[0]
-        return Interrupted(f"The device failed ({first_line})")
-    return problem
+    failed = (kind is not None and isinstance(problem, kind)) or "CUDA error" in str(problem)
+    return failed and not is_out_of_memory(problem)
