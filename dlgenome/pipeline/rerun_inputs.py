@@ -71,7 +71,7 @@ def _files(config: RunConfig) -> Iterator[tuple[str, str, str, tuple[Path, ...]]
     if config.plugins:
         yield "plugin (sha256)", "plug-in", "--plugin", config.plugins
     kind, _, argument = config.references.partition(":")
-    if kind in FILE_REFERENCES:
+    if kind == FILE_REFERENCES:
         yield "references (sha256)", "references", "--references-file", (Path(argument),)
 
 

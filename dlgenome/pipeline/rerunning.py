@@ -17,8 +17,8 @@ from dlgenome.model.targets import parse_target
 from dlgenome.pipeline.outputs import every_paths
 from dlgenome.writers.paths import OutputPaths
 
-FILE_REFERENCES = ("file", "fasta")
-"""Kinds of references that are read from the file behind their colon."""
+FILE_REFERENCES = "file"
+"""The kind of references that are read from the file behind its colon."""
 
 _SUFFIX = ".run.json"
 
@@ -204,7 +204,7 @@ def _place(given: Path | None, recorded: Path | None, folder: Path, flag: str) -
 
 def _references(request: RerunRequest, config: RunConfig, folder: Path) -> str:
     kind, _, argument = config.references.partition(":")
-    if kind not in FILE_REFERENCES:
+    if kind != FILE_REFERENCES:
         if request.references_file is not None:
             raise UsageError(f"--references-file: this run took {config.references}, which is no file.")
         return config.references
