@@ -56,6 +56,9 @@ class Engine:
         self._pair_arguments = {
             s.call.name: self._arguments(s.call, self._pair_values) for s in program.steps
         }
+        self._rules = {
+            s.call.name: s.rule.bound(s.call, self._pair_arguments[s.call.name][0]) for s in program.steps
+        }
 
     @torch.no_grad()
     def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
@@ -103,7 +106,8 @@ class Engine:
         kept = {self.program.sequences: rows} if self.program.sequences in self._keep else {}
         for index, step in enumerate(self.program.steps):
             call = step.call
-            values[call.name] = step.rule.forward(call, *self._arguments(call, values))
+            rule = self._rules[call.name]
+            values[call.name] = rule.forward(call, *self._arguments(call, values))
             if call.name in self._keep:
                 kept[call.name] = values[call.name]
             for name in self._last_use.get(index, ()):
@@ -135,7 +139,8 @@ class Engine:
         ]
         args, kwargs = self._pair_arguments[call.name]
         saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
-        for ref, part in zip(call.inputs, step.rule.backward(call, multiplier, saved), strict=True):
+        parts = self._rules[call.name].backward(call, multiplier, saved)
+        for ref, part in zip(call.inputs, parts, strict=True):
             if part is not None:
                 waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
 

@@ -118,6 +118,13 @@ class Rule:
         """Why this particular call has no exact rule, or None."""
         return None
 
+    def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
+        """This rule for one call, with what depends on constants alone worked out; by default itself.
+
+        ``args`` have constants filled in; those that depend on the sequence stay Refs.
+        """
+        return self
+
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Output for all rows; by default the operation itself."""
         return call.op(*args, **kwargs)

@@ -1,18 +1,14 @@
-"""Convolutions, lowered to two-dimensional ones whose values lie channels-last in memory.
-
-The adjoint of a convolution of stride 1 is run as a forward convolution with flipped, transposed weights:
-CPU libraries are several times faster at those than at transposed convolutions.
-"""
+"""Convolutions, lowered to two-dimensional ones whose values lie channels-last in memory."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlgenome.attribution.convolving import Geometry, Map, adjoint, convolution
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
 
@@ -31,61 +27,65 @@ class Convolution(Rule):
         """Refused where the weights depend on the sequence, or where they run over the batch."""
         return _refused(call)
 
+    def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
+        """The rule with the weights laid out for both ways."""
+        return BoundConvolution(self._map(args), self._adjoint(call, args))
+
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
-        stride, padding, dilation, groups = self._geometry(args[3:], args[1])
-        weight = self._two_axes(args[1])
-        value = channels_last(self._two_axes(args[0]))
-        bias = args[2] if len(args) > 2 else None
-        if _is_narrow(value, weight) and [*stride, *dilation, groups] == [1] * 5 and not padding[0]:
-            return self._own_axes(_narrow(value, weight, bias, padding[1]))
-        return self._own_axes(F.conv2d(value, weight, bias, stride, padding, dilation, groups))
+        return self._map(args)(args[0])
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
-        weight = self._two_axes(saved.args[1])
-        stride, padding, dilation, groups = self._geometry(saved.args[3:], saved.args[1])
-        shape = call.input_infos[0].shape(saved.step.pairs)
-        size = shape[2:] if self.axes == 2 else (1, *shape[2:])
-        m = channels_last(self._two_axes(multiplier))
-        reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        if (
-            tuple(stride) == (1, 1)
-            and groups == 1
-            and all(p <= r for p, r in zip(padding, reach, strict=True))
-        ):
-            flipped = channels_last(weight.flip(2, 3).transpose(0, 1))
-            before = [r - p for r, p in zip(reach, padding, strict=True)]
-            # With one output the order of memory is anybody's, and what comes out is not channels-last.
-            result = channels_last(F.conv2d(m, flipped, None, 1, before, dilation))
-        else:
-            extra = [
-                n - ((o - 1) * s - 2 * p + r + 1)
-                for n, o, s, p, r in zip(size, m.shape[2:], stride, padding, reach, strict=True)
-            ]
-            result = F.conv_transpose2d(m, weight, None, stride, padding, extra, groups, dilation)
-        return [self._own_axes(result)]
+        return [self._adjoint(call, saved.args)(multiplier)]
+
+    def _map(self, args: tuple[Any, ...]) -> Map:
+        bias = args[2] if len(args) > 2 else None
+        return self._on_own_axes(convolution(self._two_axes(args[1]), bias, self._geometry(args)))
+
+    def _adjoint(self, call: Call, args: tuple[Any, ...]) -> Map:
+        height, width = call.input_infos[0].dims[2:] if self.axes == 2 else (1, call.input_infos[0].dims[2])
+        return self._on_own_axes(adjoint(self._two_axes(args[1]), self._geometry(args), (height, width)))
 
     def _two_axes(self, value: Tensor) -> Tensor:
         return value if self.axes == 2 else value.unsqueeze(2)
 
-    def _own_axes(self, value: Tensor) -> Tensor:
-        return value if self.axes == 2 else value.squeeze(2)
+    def _on_own_axes(self, on_two: Map) -> Map:
+        return on_two if self.axes == 2 else lambda value: on_two(value.unsqueeze(2)).squeeze(2)
 
-    def _geometry(
-        self, arguments: tuple[Any, ...], weight: Tensor
-    ) -> tuple[list[int], list[int], list[int], int]:
-        """Stride, padding and dilation for two axes, and the number of groups."""
-        stride = self._pair(arguments[0] if len(arguments) > 0 else 1, 1)
-        padding = self._pair(arguments[1] if len(arguments) > 1 else 0, 0)
-        dilation = self._pair(arguments[2] if len(arguments) > 2 else 1, 1)
-        return stride, padding, dilation, arguments[3] if len(arguments) > 3 else 1
+    def _geometry(self, args: tuple[Any, ...]) -> Geometry:
+        given = args[3:]
+        return Geometry(
+            self._pair(given[0] if len(given) > 0 else 1, 1),
+            self._pair(given[1] if len(given) > 1 else 0, 0),
+            self._pair(given[2] if len(given) > 2 else 1, 1),
+            given[3] if len(given) > 3 else 1,
+        )
 
-    def _pair(self, value: int | list[int], neutral: int) -> list[int]:
+    def _pair(self, value: int | list[int], neutral: int) -> tuple[int, int]:
         values = [value] if isinstance(value, int) else list(value)
         if self.axes == 2:
-            return values * 2 if len(values) == 1 else values
-        return [neutral, values[0]]
+            return values[0], values[-1]
+        return neutral, values[0]
+
+
+class BoundConvolution(Rule):
+    """A convolution of known weights."""
+
+    title = Convolution.title
+    linear = True
+    fresh = True
+
+    def __init__(self, onward: Map, back: Map) -> None:
+        self._onward, self._back = onward, back
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Convolved values, channels-last in memory."""
+        return self._onward(args[0])
+
+    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
+        """Adjoint of the convolution applied to the multiplier."""
+        return [self._back(multiplier)]
 
 
 def _refused(call: Call) -> str | None:
@@ -102,6 +102,11 @@ class AnyConvolution(Linear):
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence, or where they run over the batch."""
         return _refused(call)
+
+    def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
+        """That of conv1d or conv2d where the call is one of these."""
+        plain = _plain(args)
+        return self if plain is None else plain[0].bound(call, plain[1])
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Convolved values; channels-last in memory unless the convolution is transposed."""
@@ -127,14 +132,15 @@ def _plain(args: tuple[Any, ...]) -> tuple[Convolution, tuple[Any, ...]] | None:
 class SamePadding(Convolution):
     """Convolution with ``padding="same"`` or ``"valid"``: padded first where the two sides differ."""
 
+    def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
+        """That of the convolution with padding in numbers, where both sides are alike."""
+        left, right = self._sides(args)
+        return super().bound(call, self._with_numbers(args, args[0], left)) if left == right else self
+
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values."""
         left, right = self._sides(args)
-        padded = (
-            F.pad(args[0], self._pads(left, right))
-            if any(r > n for n, r in zip(left, right, strict=True))
-            else args[0]
-        )
+        padded = args[0] if left == right else F.pad(args[0], self._pads(left, right))
         return super().forward(call, self._with_numbers(args, padded, left), kwargs)
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
@@ -144,7 +150,7 @@ class SamePadding(Convolution):
         extra = [r - n for n, r in zip(left, right, strict=True)]
         dims = (*info.dims[:2], *[d + e for d, e in zip(info.dims[2:], extra, strict=True)])
         widened = _replace_input(call, dims)
-        numbers = Backward(saved.step, saved.kept, self._with_numbers(saved.args, saved.args[0], left), {})
+        numbers = replace(saved, args=self._with_numbers(saved.args, saved.args[0], left), kwargs={})
         (result,) = super().backward(widened, multiplier, numbers)
         assert result is not None
         for axis, size in enumerate(info.dims[2:], start=2):
@@ -180,37 +186,8 @@ class SamePadding(Convolution):
         )
 
 
-def _is_narrow(value: Tensor, weight: Tensor) -> bool:
-    """Whether few outputs look at many positions, as in a profile head."""
-    outputs, _, height, width = weight.shape
-    return value.device.type == "cpu" and outputs <= 2 and value.shape[2] == 1 and height == 1 and width >= 16
-
-
-def _narrow(value: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """The convolution as a product of matrices, and a sum along the diagonals of what each offset gives.
-
-    CPU libraries compute convolutions of one or two outputs as if they had many. One product a row of the
-    batch, so that its bits do not depend on its place.
-    """
-    outputs, channels, _, width = weight.shape
-    rows = F.pad(value.squeeze(2).transpose(1, 2), (0, 0, padding, padding))
-    kernel = weight.squeeze(2).permute(1, 2, 0).reshape(channels, width * outputs)
-    offsets = torch.bmm(rows, kernel.expand(len(rows), -1, -1))
-    size, length = width * outputs, rows.shape[1]
-    diagonals = offsets.as_strided(
-        (len(rows), length - width + 1, width, outputs), (length * size, size, size + outputs, 1)
-    )
-    result = diagonals.sum(2) if bias is None else diagonals.sum(2) + bias
-    return result.transpose(1, 2).unsqueeze(2)
-
-
 def _replace_input(call: Call, dims: tuple[int, ...]) -> Call:
     return replace(call, input_infos=(replace(call.input_infos[0], dims=dims),))
-
-
-def channels_last(value: Tensor) -> Tensor:
-    """Value of shape (batch, channels, height, width) lying in memory as (batch, height, width, channels)."""
-    return value.contiguous(memory_format=torch.channels_last)
 
 
 RULES: dict[Any, Rule] = {

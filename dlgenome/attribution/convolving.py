@@ -1,0 +1,129 @@
+"""Convolutions as functions of a value, each computed the way that the processor does fastest.
+
+Values are (batch, channels, height, width), channels-last in memory. What depends on the weights alone is
+worked out once, when the function is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+_LANES = 16
+"""Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
+_FAR = 2**16
+"""Dilation times channels from which a library's kernel finds nothing of one offset in the cache any more."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the kernel moves, for both axes."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
+    """The convolution with weights (outputs, channels, height, width)."""
+    outputs, channels, height, width = weight.shape
+    along_width = height == 1 and geometry.padding[0] == 0 and geometry.stride == (1, 1)
+    if weight.device.type == "cpu" and along_width and geometry.groups == 1:
+        padding, dilation = geometry.padding[1], geometry.dilation[1]
+        if outputs <= _LANES // 2 and width >= 8 and dilation == 1:
+            return _several_places_at_once(weight, bias, padding)
+        if dilation * channels >= _FAR:
+            return _offset_by_offset(weight, bias, padding, dilation)
+    arguments = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    laid_out = channels_last(weight)
+    return lambda value: F.conv2d(channels_last(value), laid_out, bias, *arguments)
+
+
+def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
+    """The adjoint of a convolution of values of height and width ``size``.
+
+    With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
+    times faster at those than at transposed convolutions.
+    """
+    reach = _reach(weight, geometry)
+    before = (reach[0] - geometry.padding[0], reach[1] - geometry.padding[1])
+    if geometry.stride == (1, 1) and geometry.groups == 1 and min(before) >= 0:
+        flipped = weight.flip(2, 3).transpose(0, 1)
+        back = convolution(flipped, None, Geometry((1, 1), before, geometry.dilation, 1))
+        # With one output the order of memory is anybody's, and what comes out is not channels-last.
+        return lambda multiplier: channels_last(back(multiplier))
+
+    def transposed(multiplier: Tensor) -> Tensor:
+        sizes = zip(size, multiplier.shape[2:], geometry.stride, geometry.padding, reach, strict=True)
+        extra = [n - ((o - 1) * s - 2 * p + r + 1) for n, o, s, p, r in sizes]
+        return F.conv_transpose2d(
+            channels_last(multiplier), weight, None, geometry.stride, geometry.padding, extra,
+            geometry.groups, geometry.dilation,
+        )  # fmt: skip
+
+    return transposed
+
+
+def _reach(weight: Tensor, geometry: Geometry) -> tuple[int, int]:
+    """Places between the first and the last that one output looks at."""
+    down, along = geometry.dilation
+    return down * (weight.shape[2] - 1), along * (weight.shape[3] - 1)
+
+
+def _several_places_at_once(weight: Tensor, bias: Tensor | None, padding: int) -> Map:
+    """Few outputs: as many neighbouring places as fill the processor's lanes are outputs of one place.
+
+    A kernel of so many places more holds the weights once for each of them, one place further on, and moves
+    by all of them. Channels-last, its outputs lie in memory as those of the convolution itself.
+    """
+    outputs, channels, _, width = weight.shape
+    places = _LANES // outputs
+    wide = weight.new_zeros(places, outputs, channels, 1, width + places - 1)
+    for place in range(places):
+        wide[place, ..., place : place + width] = weight
+    wide = channels_last(wide.flatten(0, 1))
+    biases = None if bias is None else bias.repeat(places)
+
+    def run(value: Tensor) -> Tensor:
+        size = value.shape[3] + 2 * padding - width + 1
+        extra = -size % places
+        groups = (size + extra) // places
+        made = F.conv2d(channels_last(value), wide, biases, (1, places), (0, padding + extra))
+        by_place = channels_last(made[..., :groups]).permute(0, 2, 3, 1)
+        by_place = by_place.reshape(*by_place.shape[:2], groups * places, outputs)
+        return by_place[:, :, extra : extra + size].permute(0, 3, 1, 2)
+
+    return run
+
+
+def _offset_by_offset(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Map:
+    """A sum of products of matrices, one for each offset; offsets that look beyond the value are left out."""
+    outputs, _, _, width = weight.shape
+    kernels = [weight[:, :, 0, place].T.contiguous() for place in range(width)]
+    offsets = [place * dilation - padding for place in range(width)]
+    start = weight.new_zeros(outputs) if bias is None else bias
+
+    def run(value: Tensor) -> Tensor:
+        rows = channels_last(value).permute(0, 2, 3, 1).flatten(0, 1)
+        length = rows.shape[1]
+        size = length + 2 * padding - dilation * (width - 1)
+        made = start.expand(len(rows), size, outputs).contiguous()
+        for offset, kernel in zip(offsets, kernels, strict=True):
+            first, last = max(0, -offset), min(size, length - offset)
+            if first < last:
+                seen = rows[:, first + offset : last + offset]
+                made[:, first:last].baddbmm_(seen, kernel.expand(len(rows), -1, -1))
+        return made.view(len(value), -1, size, outputs).permute(0, 3, 1, 2)
+
+    return run
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """Value of shape (batch, channels, height, width) lying in memory as (batch, height, width, channels)."""
+    return value.contiguous(memory_format=torch.channels_last)
