@@ -114,16 +114,19 @@ def _is_finished(config: RunConfig, paths: Sequence[OutputPaths], stdin: BinaryI
 
 def _begin(job: Job, paths: Sequence[OutputPaths], asked: Request) -> tuple[int | None, Job]:
     """Blocks of the spools to keep, None for a run that begins; and the job with the step it began with."""
+    if job.config.resume:
+        for one in paths:  # a single one is a run of its own that another must not clear away
+            if one.state.is_file():
+                refuse_another(one, read_state(one)[0], asked)
     if job.config.resume and all(one.state.is_file() and one.spool.is_file() for one in paths):
-        before, batch_size = read_state(paths[0])
-        refuse_another(paths[0], before, asked)
         blocks = min(resumable_blocks(one, _layout(job, one)) for one in paths)
         if blocks:
             _check_same_bases(job, paths[0])
-            return blocks, replace(job, batch_size=batch_size)
+            return blocks, replace(job, batch_size=read_state(paths[0])[1])
     job.keep_regions()
     for one in paths:
         clear_partial(one)
+    for one in paths:
         record_state(one, asked, job.batch_size)
     return None, job
 

@@ -314,3 +314,14 @@ def test_an_empty_shard_has_empty_files_that_others_open_and_passes_the_gate(
             assert archive["arr_0"].shape == (0, 4, 40)
     assert Path(f"{prefix}.interpreted_regions.bed").read_text() == ""
     assert attribute(config(resume=True, **options)).was_finished
+
+
+def test_resuming_with_files_for_each_fold_does_not_discard_a_run_without(
+    config: Config, inputs: Path, tmp_path: Path, stop_at: StopAt
+) -> None:
+    folds = (inputs / "fold1.pt",)
+    with pytest.raises(Interrupted):
+        attribute(config(folds=folds), **stop_at(8))
+    with pytest.raises(UsageError, match="--per-fold was False and is True"):
+        attribute(config(folds=folds, per_fold=True, resume=True))
+    assert attribute(config(folds=folds, resume=True)).resumed_rows == 8
