@@ -101,7 +101,7 @@ class Lock:
         found = _look(self.path)
         if not force and not _is_stale(self.path, found, self._holder):
             raise Interrupted(_busy(self.path, found))
-        _remove(self.path, found)
+        _remove(self.path, found, force)
         if not self._created():
             raise Interrupted(_busy(self.path, _look(self.path)))
 
@@ -140,23 +140,29 @@ def _is_stale(path: Path, found: Mapping[str, Any], ours: Holder) -> bool:
     return _seconds_untouched(path) > STALE_SECONDS
 
 
-def _remove(path: Path, stale: Mapping[str, Any]) -> None:
+def _remove(path: Path, stale: Mapping[str, Any], force: bool) -> None:
     """Remove the stale lock, unless another run has the lock by now; only one process removes at a time.
 
-    Otherwise a second one that judged the stale lock, too, would remove that of the first.
+    Otherwise a second one that judged the stale lock, too, would remove that of the first. An empty file has
+    no token to tell it from one that another run has just made, so its age is looked at again.
     """
     removing = path.with_name(f"{path.name}.removing")
     try:
         os.close(os.open(removing, os.O_CREAT | os.O_EXCL, 0o644))
     except FileExistsError:
-        if STALE_SECONDS < _seconds_untouched(removing) < float("inf"):  # its process died in between
+        if _is_old(removing):  # its process died in between
             removing.unlink(missing_ok=True)
         raise Interrupted(_busy(path, _UNREADABLE)) from None
     try:
-        if _read(path) == stale:
+        if _read(path) == stale and (stale or force or _is_old(path)):
             path.unlink(missing_ok=True)
     finally:
         removing.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    """Whether the file is there and nobody has touched it for long."""
+    return STALE_SECONDS < _seconds_untouched(path) < float("inf")
 
 
 def _seconds_untouched(path: Path) -> float:

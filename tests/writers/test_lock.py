@@ -275,6 +275,26 @@ def test_a_lock_taken_between_two_looks_is_left_alone(
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
+def test_an_empty_lock_that_another_run_has_just_made_is_left_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    os.utime(path, (0, 0))
+    age = lock_module._seconds_untouched
+
+    def judge(path: Path) -> float:
+        """Meanwhile the stale file has gone, and another run makes its lock."""
+        seconds = age(path)
+        path.unlink()
+        path.touch()
+        return seconds
+
+    monkeypatch.setattr(lock_module, "_seconds_untouched", judge)
+    with pytest.raises(Interrupted, match="in use by another process"):
+        Lock(path)
+    assert path.exists()
+
+
 def test_a_process_that_died_while_it_removed_a_lock_is_in_the_way_for_five_minutes(
     path: Path, leave: Leave, tmp_path: Path
 ) -> None:
