@@ -59,7 +59,7 @@ def _contig_runs(
     def read(index: int, start: int, end: int) -> Values:
         place = here.first + index
         offset = int(window_starts[place])
-        return tracks[place][start - offset : end - offset]
+        return tracks[place][start - offset : end - offset].copy()  # a view would keep the whole batch
 
     starts, ends = here.starts.data, here.ends.data
     if overlap == "nearest":
