@@ -19,6 +19,7 @@ from dlgenome.model.limits import has_long_list
 from dlgenome.model.prefixes import best_reading, readings
 
 _LISTED = 5
+_LONGEST_SHOWN = 120
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _compare(path: Path, expected: Tensors, tensors: Tensors, architecture: str)
 
 def _listed(entries: list[str]) -> str:
     more = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
-    return ", ".join(entries[:_LISTED]) + more
+    return ", ".join(entry[:_LONGEST_SHOWN] for entry in entries[:_LISTED]) + more
 
 
 def _unknown(path: Path, tensors: Tensors) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dlgenome.errors import InputError
 
-LONGEST_INPUT = 2**24
-"""Bases; sixteen times as many as the longest input of any published model."""
+LONGEST_INPUT = 2**21
+"""Bases; twice as many as the longest input of any published model."""
 _LONGEST_NAME, _DEEPEST_NAME = 1000, 50
 _ALWAYS_ALLOWED = 64 * 2**20
 _LARGEST_RATIO = 20

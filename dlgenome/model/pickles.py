@@ -43,6 +43,7 @@ _SETTINGS = re.compile(
     r"|functools\.partial|(__builtin__|builtins)\.(dict|list|tuple|int|float|str|bool)"
 )
 _CLASS = re.compile(r"(?P<package>\w+)(\.\w+)*\.[A-Z]\w*")
+_LONGEST_SHOWN = 100
 _LIGHTNING_MARK = b"pytorch-lightning_version"
 
 
@@ -85,7 +86,9 @@ def refuse_code(path: Path, kind: FileKind, names: Iterable[str]) -> None:
     if not foreign:
         return
     foreign.sort(key=lambda name: name.startswith(("torch.", "bpnetlite.")))  # strangers first
-    listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+    listed = ", ".join(name[:_LONGEST_SHOWN] for name in foreign[:5]) + (
+        f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+    )
     raise InputError(
         f"{path} is a Python pickle that would import {listed} and can run any code when it is loaded,"
         " so it was not loaded; save its state_dict instead,"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
 from dlgenome.model.architectures.definition import Arguments, Tensors
 from dlgenome.model.architectures.registry import ARCHITECTURES
 
@@ -69,7 +69,8 @@ def read_safetensors(path: Path) -> SafeFile:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"The model file {path} is a damaged or cut safetensors file ({error}); copy it again."
+            f"The model file {path} is a damaged or cut safetensors file ({first_line(error)});"
+            " copy it again."
         ) from error
     said = described(
         path, metadata | {key: _json(path, key, metadata[key]) for key in _IN_JSON if key in metadata}
@@ -100,11 +101,11 @@ def described(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     if alphabet is not None:
         if not isinstance(alphabet, str) or sorted(alphabet) != sorted("ACGT"):
             raise InputError(
-                f"{path} says that its bases are in the order {alphabet}; write the four of them."
+                f"{path} says that its bases are in the order {str(alphabet)[:60]}; write the four of them."
             )
         said["alphabet"] = alphabet
     if targets is not None:
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-            raise InputError(f"{path} says that its targets are {targets}; write a list of words.")
+            raise InputError(f"{path} says that its targets are {str(targets)[:60]}; write a list of words.")
         said["targets"] = tuple(targets)
     return said

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError, UsageError, first_line
 from dlgenome.guards.archives import ARCHIVE_ERRORS, open_archive
 from dlgenome.guards.arrays import NUMBER_KINDS, check_npy
 from dlgenome.guards.hdf5 import check_hdf5
@@ -173,7 +173,7 @@ def _npz_table(path: Path, window: int, n_input_rows: int) -> NDArray[Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path}: the references cannot be read ({error}); is the file whole?"
+    return f"{path}: the references cannot be read ({first_line(error)}); is the file whole?"
 
 
 def _missing_key(path: Path, keys: list[str]) -> str:

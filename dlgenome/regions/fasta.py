@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from dlgenome.encoding import N_CODE, encode
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
 from dlgenome.provenance import genome_digest
 from dlgenome.regions.fasta_index import READ_ERRORS, open_indexed, read_bases
 from dlgenome.regions.table import RegionPacker, RegionTable
@@ -128,7 +128,7 @@ class Genome:
             letters = read_bases(self._faidx, chrom, start, end)
         except READ_ERRORS as error:
             raise InputError(
-                f"{self.path}: {chrom}:{start}-{end} cannot be read ({error}); {changed}."
+                f"{self.path}: {chrom}:{start}-{end} cannot be read ({first_line(error)}); {changed}."
             ) from error
         if len(letters) != end - start or b">" in letters:
             raise InputError(f"{self.path}: {chrom}:{start}-{end} is not where the index says; {changed}.")

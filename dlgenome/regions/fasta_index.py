@@ -15,7 +15,7 @@ from pathlib import Path
 import pyfaidx
 from Bio import bgzf
 
-from dlgenome.errors import InputError
+from dlgenome.errors import InputError, first_line
 from dlgenome.regions.files import (
     GZIP_MAGIC,
     UTF8_MARK,
@@ -224,7 +224,9 @@ def _build(path: Path, readable: Path, folder: Path) -> pyfaidx.Faidx:
             raise InputError(
                 f"{path}: two records are called {repeated!r}; give every sequence a name of its own."
             ) from None
-        raise InputError(f"{path}: could not be indexed ({error}); check or copy the file again.") from error
+        raise InputError(
+            f"{path}: could not be indexed ({first_line(error)}); check or copy the file again."
+        ) from error
 
 
 def _check_blocks(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlgenome.errors import InputError, UnsupportedModelError
+from dlgenome.errors import InputError, UnsupportedModelError, first_line
 from dlgenome.model.keras.activations import LINK_FUNCTIONS, Activation, Softmax
 from dlgenome.model.keras.kinds import build_activation, find_kind, has_known_activation
 from dlgenome.model.keras.module import KerasModel, Step, sequence_axes
@@ -19,6 +19,7 @@ from dlgenome.model.keras.topology import NONSENSE, Call, Config, Layer, Topolog
 from dlgenome.model.keras.weights import Weights
 
 _LARGEST_VALUE = 2**31
+_LONGEST_SHOWN = 150
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def _refuse_unknown(path: Path, calls: Iterable[Call]) -> None:
         if reason := _why_unknown(call.layer):
             unknown.setdefault(reason, {})[call.layer.place.text] = None
     if unknown:
-        lists = "; ".join(f"{reason}: {', '.join(names)}" for reason, names in unknown.items())
+        lists = "; ".join(
+            f"{reason[:_LONGEST_SHOWN]}: {', '.join(names)[:_LONGEST_SHOWN]}"
+            for reason, names in unknown.items()
+        )[: 4 * _LONGEST_SHOWN]
         raise UnsupportedModelError(
             f"{path} has Keras layers that dlgenome cannot rebuild ({lists});"
             " build the model in PyTorch with code of your own and give that with --architecture."
@@ -234,5 +238,5 @@ def _is_profile_and_counts(names: list[str], shapes: list[tuple[int, ...]]) -> b
 
 
 def _short(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    said = first_line(error)
+    return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"

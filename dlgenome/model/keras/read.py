@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 from torch import Tensor, nn
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError, UsageError, first_line
 from dlgenome.guards.archives import open_archive, read_member
 from dlgenome.guards.hdf5 import check_hdf5
 from dlgenome.model.keras.assemble import assemble_keras
@@ -112,11 +112,11 @@ def _open(path: Path) -> Iterator[_Opened]:
 @contextmanager
 def _open_archive(path: Path) -> Iterator[_Opened]:
     with open_archive(path) as archive:
-        text = _member(path, archive, "config.json", _LARGEST_JSON).decode("utf-8")
+        text = _as_text(path, _member(path, archive, "config.json", _LARGEST_JSON))
         has_metadata = "metadata.json" in archive.namelist()
         metadata = _member(path, archive, "metadata.json", _LARGEST_JSON) if has_metadata else b"{}"
         data = _member(path, archive, "model.weights.h5", _LARGEST_WEIGHTS)
-        version = str(_parse(path, metadata.decode("utf-8")).get("keras_version", "3"))
+        version = str(_parse(path, _as_text(path, metadata)).get("keras_version", "3"))
     check_hdf5(path, member="model.weights.h5", size=len(data))
     with reading(path):
         stream = h5py.File(io.BytesIO(data), "r")
@@ -138,6 +138,15 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) -> by
     return read_member(archive, name)
 
 
+def _as_text(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: the description of the Keras model is no text ({first_line(error)})."
+        ) from error
+
+
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_JSON:
@@ -146,7 +155,7 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UsageError(f"--architecture {path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--architecture {path}: the file cannot be read ({error}).") from error
+        raise InputError(f"--architecture {path}: the file cannot be read ({first_line(error)}).") from error
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
@@ -154,7 +163,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         value = json.loads(text)
         value = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: the description of the Keras model is not JSON ({error}).") from error
+        raise InputError(
+            f"{path}: the description of the Keras model is not JSON ({first_line(error)})."
+        ) from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: the description of the Keras model is not a JSON object.")
     return value

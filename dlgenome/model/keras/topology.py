@@ -176,8 +176,8 @@ def _call(found: Topology, layer: Config, place: LayerPlace, inputs: list[int]) 
     if is_model(layer):
         run = _sequential if _is_sequential(layer) else _functional
         return run(found, layer, place.names, place.slots, inputs)
-    if not isinstance(layer["config"], Mapping):
-        raise TypeError(f"layer {place.text} without settings")
+    if not isinstance(layer["config"], Mapping) or not inputs:
+        raise TypeError(f"layer {place.text} without settings or without anything to work on")
     output = found.new_value()
     found.calls.append(Call(Layer(place, str(layer["class_name"]), layer["config"]), tuple(inputs), output))
     return [output]
