@@ -19,7 +19,6 @@ from dlgenome.merging.joining import (
     by_target,
     has_whole_sequences,
     header_of,
-    pieces,
     refuse_other_identity,
     refuse_other_kind,
 )
@@ -154,7 +153,7 @@ def _mean_rows(folds: Folds, *, with_sd: bool) -> Iterator[list[ScoredWindow]]:
     Raises InputError where the files have other regions, or other bases in them.
     """
     first = next(iter(folds.values()))[0]
-    for rows in pieces(first):
+    for rows in first.pieces():
         found = {target: [file.scored(rows) for file in files] for target, files in folds.items()}
         expected = next(iter(found.values()))[0]
         for target, of_files in found.items():

@@ -14,7 +14,6 @@ from dlgenome.scores import AttributeValue, ScoresFile
 from dlgenome.types import Contig, ScoredWindow, SkippedRegion
 
 CHECKPOINT = "checkpoint_sha256"
-PIECE_BYTES = 2**20
 
 _WRITTEN_AGAIN = ("format_version", "target_name")
 
@@ -122,13 +121,6 @@ def refuse_other_kind(facts: Mapping[str, tuple[Any, Any]], first: Path, other: 
                 f"{first} and {other} differ in the {what}, so they cannot be joined; "
                 f"{parts} must be run with the same inputs and settings."
             )
-
-
-def pieces(scores: ScoresFile) -> Iterator[slice]:
-    """Slices of about a megabyte of scores; a power of two of rows, as chunks are."""
-    fitting = max(1, PIECE_BYTES // (16 * scores.length))
-    step = 1 << (fitting.bit_length() - 1)
-    return (slice(start, start + step) for start in range(0, scores.n_regions, step))
 
 
 def has_whole_sequences(scores: ScoresFile) -> bool:

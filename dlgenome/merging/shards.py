@@ -19,7 +19,6 @@ from dlgenome.merging.joining import (
     by_target,
     has_whole_sequences,
     header_of,
-    pieces,
     refuse_other_identity,
     refuse_other_kind,
 )
@@ -196,7 +195,7 @@ def _rows(shards: Sequence[Sequence[Header]]) -> Iterator[list[ScoredWindow]]:
 def _shard_rows(shard: Sequence[Header]) -> Iterator[list[ScoredWindow]]:
     with ExitStack() as stack:
         files = [stack.enter_context(ScoresFile(header.path)) for header in shard]
-        for rows in pieces(files[0]):
+        for rows in files[0].pieces():
             found = [file.scored(rows) for file in files]
             for file, piece in zip(files[1:], found[1:], strict=True):
                 _check_rows(files[0], found[0], file, piece)
