@@ -174,15 +174,13 @@ def _explaining(
 @contextmanager
 def _kept(paths: OutputPaths) -> Iterator[None]:
     """Tell whoever is stopped that nothing is lost; an error that was about to be raised goes on its way."""
-    kept = f"what was scored is kept in {paths.partial}"
+    kept = f"what was scored is kept in {paths.partial}, run again with --resume"
     try:
         yield
     except Interrupted as problem:
-        words = f"{str(problem).rstrip('.')}; {kept}"
-        advice = "" if "--resume" in words else ", run again with --resume"
-        raise Interrupted(f"{words}{advice}.") from problem
+        raise Interrupted(f"{str(problem).rstrip('.')}; {kept}.") from problem
     except BaseException:
-        logger.warning("This run is not finished: %s, run again with --resume.", kept)
+        logger.warning("This run is not finished: %s.", kept)
         raise
 
 

@@ -20,7 +20,7 @@ def clear_write_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Interrupted(
                 f"The disk that holds {path.parent} is full, so {path.name} could not be written; "
-                "free some space and run again with --resume."
+                "free some space."
             ) from error
         raise Interrupted(f"Cannot write {path}: {error.strerror or error}.") from error
 
