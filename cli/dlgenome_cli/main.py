@@ -18,7 +18,7 @@ from dlgenome_cli.demo import demo
 from dlgenome_cli.diff import diff
 from dlgenome_cli.inspect import inspect
 from dlgenome_cli.merge import merge
-from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted
+from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted, printable
 from dlgenome_cli.presets import presets
 from dlgenome_cli.rerun import rerun
 from dlgenome_cli.signals import Stopped
@@ -27,6 +27,18 @@ from dlgenome_cli.verify import verify
 
 class DlgenomeGroup(click.Group):
     """The group of all commands; what goes wrong in any of them ends here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse words that are no text, as names of files can be; they could not be written down."""
+        for word in args:
+            try:
+                word.encode("utf-8")
+            except UnicodeEncodeError:
+                shown = printable(word)
+                raise click.UsageError(
+                    f"{shown} is not valid UTF-8; rename the file or link to it."
+                ) from None
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command; every failure ends as one line on stderr and its own exit status."""
@@ -41,7 +53,7 @@ class DlgenomeGroup(click.Group):
             if debug_wanted(ctx):
                 click.echo(_traceback(problem), err=True, nl=False)
             message, exit_code = _verdict(problem)
-            line = json_line("error", message) if log_json_wanted(ctx) else f"Error: {message}"
+            line = json_line("error", message) if log_json_wanted(ctx) else f"Error: {printable(message)}"
             click.echo(line, err=True)
             ctx.exit(exit_code)
 

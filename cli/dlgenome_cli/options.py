@@ -77,7 +77,18 @@ class _EchoHandler(logging.Handler):
             click.echo(json_line(record.levelname.lower(), record.getMessage()), err=True)
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(prefix + printable(record.getMessage(), "\n"), err=True)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text with what is no letter, sign or space written as in Python, but for the characters ``kept``.
+
+    Names in files come from anywhere, and some characters are commands to a terminal.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in kept else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def json_line(level: str, message: str) -> str:
