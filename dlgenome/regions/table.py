@@ -119,7 +119,9 @@ class RegionTable:
     """The rows of the file that are in the table; None where all are, in the file's order."""
 
     def __len__(self) -> int:
-        return sum(len(piece.rows) for piece in self.pieces) if self.chosen is None else len(self.chosen)
+        if self.chosen is not None:
+            return len(self.chosen)
+        return (len(self.pieces) - 1) * PIECE_ROWS + len(self.pieces[-1].rows) if self.pieces else 0
 
     def __getitem__(self, row: int) -> Region:
         input_row = range(len(self))[row] if self.chosen is None else int(self.chosen[row])
