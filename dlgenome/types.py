@@ -55,6 +55,11 @@ class Window:
         """Bases in the window, padding included."""
         return self.end - self.start
 
+    @property
+    def place(self) -> str:
+        """Where it lies, and what the input calls it, for messages: ``chr1:500-1500 (peak7)``."""
+        return f"{self.chrom}:{self.start}-{self.end} ({self.region.name})"
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedRegion:

@@ -49,14 +49,6 @@ class RunRecord:
         return any(name.endswith(ending) for name in self.outputs)
 
 
-def paths_beside(path: Path, target: str, extras: tuple[str, ...] = ()) -> OutputPaths | None:
-    """The files of the run that a scores file belongs to; None for one that has another name."""
-    prefix = path.name.removesuffix(f".{target}_scores.h5")
-    if prefix == path.name or not target:
-        return None
-    return OutputPaths(path.with_name(prefix), (target,), extras=extras)
-
-
 def read_run_json(path: Path) -> RunRecord:
     """What run.json says; raises InputError for one that is missing or damaged."""
     try:

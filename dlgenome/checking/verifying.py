@@ -14,7 +14,6 @@ from dlgenome.checking.beside import (
     check_listed_files,
     check_run_json,
     check_skipped,
-    paths_beside,
     read_run_json,
 )
 from dlgenome.checking.columns import check_columns, completeness_of
@@ -25,7 +24,7 @@ from dlgenome.checking.track import Track, check_track
 from dlgenome.config import Overlap
 from dlgenome.errors import InputError, UsageError
 from dlgenome.scores import CompletenessSummary, ScoresFile, find_structure_problems
-from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.paths import OutputPaths, paths_beside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from dlgenome.errors import InputError
 from dlgenome.types import Region, ScoredWindow, SkippedRegion, Window
 from dlgenome.writers.bed import SKIPPED_COLUMNS
-from dlgenome.writers.paths import OutputPaths
+from dlgenome.writers.paths import paths_beside
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,9 @@ class ScoresOf(Protocol):
         """The target's name, as in the file name."""
 
 
-def paths_beside(file: ScoresOf) -> OutputPaths | None:
-    """The other files of the run that wrote this one; None for a file that was given another name."""
-    prefix = file.path.name.removesuffix(f".{file.target}_scores.h5")
-    return None if prefix == file.path.name else OutputPaths(file.path.with_name(prefix), ())
-
-
 def output_settings(file: ScoresOf) -> dict[str, Any]:
     """The settings of the run in the run.json beside the file; empty where there is none to read."""
-    paths = paths_beside(file)
+    paths = paths_beside(file.path, file.target)
     try:
         found = json.loads(paths.run_json.read_text(encoding="utf-8"))["settings"] if paths else {}
     except (OSError, ValueError, KeyError, TypeError):
@@ -87,7 +81,7 @@ def _beside(files: Iterable[ScoresOf], kind: str) -> list[Path]:
     """The files of this kind that are there, of each run once."""
     found: dict[Path, None] = {}
     for file in files:
-        paths = paths_beside(file)
+        paths = paths_beside(file.path, file.target)
         if paths is not None and getattr(paths, kind).is_file():
             found[getattr(paths, kind)] = None
     return list(found)

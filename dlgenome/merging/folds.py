@@ -23,7 +23,7 @@ from dlgenome.merging.joining import (
     refuse_other_kind,
 )
 from dlgenome.scores import ScoresFile
-from dlgenome.types import ScoredWindow, Window
+from dlgenome.types import ScoredWindow
 
 logger = logging.getLogger(__name__)
 
@@ -179,15 +179,11 @@ def _check_rows(
     for ours, theirs in zip(expected, found, strict=True):
         if ours.window != theirs.window:
             raise InputError(
-                f"Row {ours.row} is {_place(ours.window)} in {first.path} and {_place(theirs.window)} in "
+                f"Row {ours.row} is {ours.window.place} in {first.path} and {theirs.window.place} in "
                 f"{other.path}; folds must score the same regions in the same order."
             )
         if not np.array_equal(ours.codes, theirs.codes):
             raise InputError(
-                f"The sequence of row {ours.row} ({_place(ours.window)}) is not the same in {first.path} and "
+                f"The sequence of row {ours.row} ({ours.window.place}) is not the same in {first.path} and "
                 f"{other.path}; folds must be run on the same genome."
             )
-
-
-def _place(window: Window) -> str:
-    return f"{window.chrom}:{window.start}-{window.end} ({window.region.name})"

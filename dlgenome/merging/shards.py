@@ -12,7 +12,7 @@ import numpy as np
 
 from dlgenome.config import parse_shard
 from dlgenome.errors import InputError, UsageError
-from dlgenome.merging.beside import find_bed, find_skipped, paths_beside, restore_columns
+from dlgenome.merging.beside import find_bed, find_skipped, restore_columns
 from dlgenome.merging.joining import (
     Header,
     Joining,
@@ -24,6 +24,7 @@ from dlgenome.merging.joining import (
 )
 from dlgenome.scores import AttributeValue, ScoresFile
 from dlgenome.types import Contig, RegionScores, ScoredWindow, SkippedRegion
+from dlgenome.writers.paths import paths_beside
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _read_headers(paths: Sequence[Path]) -> tuple[list[Header], tuple[Contig, ..
 
 
 def _check_finished(header: Header) -> None:
-    beside = paths_beside(header)
+    beside = paths_beside(header.path, header.target)
     if beside is not None and not beside.run_json.is_file():
         raise InputError(
             f"{header.path} is of a shard that is not finished, for {beside.run_json} is not there; run that "
@@ -141,7 +142,7 @@ def _shard(header: Header) -> tuple[int, int]:
 
 def _what_is_missing(target: str, missing: Sequence[int], n_parts: int, example: Header) -> str:
     """Which shards, and which of them were begun."""
-    beside = paths_beside(example)
+    beside = paths_beside(example.path, example.target)
     part, _ = _shard(example)
     ending = f".shard-{part}-of-{n_parts}"
     begun = []

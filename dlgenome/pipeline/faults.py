@@ -87,7 +87,7 @@ class FailureLimit:
 
     def add(self, window: Window, reason: str) -> None:
         """Count one; raises InputError for the first with ``fail_fast``, and for one too many."""
-        place = f"{window.chrom}:{window.start}-{window.end} ({window.region.name})"
+        place = window.place
         if self.fail_fast:
             raise InputError(f"{place} cannot be scored: {reason}. --fail-fast ends the run here.")
         logger.warning("%s cannot be scored: %s. It is listed among the skipped regions.", place, reason)

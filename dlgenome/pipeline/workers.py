@@ -187,11 +187,10 @@ class WorkerPool:
             )
         in_hand, *others = worker.tasks
         windows = in_hand.piece.windows
-        place = f"{windows[0].chrom}:{windows[0].start}-{windows[0].end} ({windows[0].region.name})"
         more = f" and {len(windows) - 1} more" if len(windows) > 1 else ""
         logger.warning(
             "Worker %d on %s %s while it explained %s%s; another takes its place.",
-            *(worker.number, worker.device, ended, place, more),
+            *(worker.number, worker.device, ended, windows[0].place, more),
         )
         if len(windows) == 1 and in_hand.deaths:
             self._open[in_hand.batch].found[in_hand.first] = f"the process that explained it {ended} twice"

@@ -120,6 +120,14 @@ class OutputPaths:
         return (*files, self.regions_bed, self.skipped_tsv, self.run_json)
 
 
+def paths_beside(scores_h5: Path, target: str, extras: tuple[str, ...] = ()) -> OutputPaths | None:
+    """The files of the run that a scores file belongs to; None for one that has another name."""
+    prefix = scores_h5.name.removesuffix(f".{target}_scores.h5")
+    if prefix == scores_h5.name or not target:
+        return None
+    return OutputPaths(scores_h5.with_name(prefix), (target,), extras=extras)
+
+
 def estimate_bytes(
     n_rows: int,
     length: int,
