@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from dlgenome.config_files import key_of_field
-from dlgenome.errors import DlgenomeError, Interrupted
+from dlgenome.errors import DlgenomeError, Interrupted, UsageError
 from dlgenome_cli.attribute import attribute
 from dlgenome_cli.convert import convert
 from dlgenome_cli.demo import demo
@@ -89,6 +89,8 @@ def _verdict(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" ({problem.filename})" if problem.filename else ""
         return f"The disk is full{place}: make room and run again.", Interrupted.exit_code
+    if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
+        return f"No file can have a name as long as {str(problem.filename)[:60]}...", UsageError.exit_code
     first_line = (str(problem).splitlines() or [""])[0]
     return (
         f"This is a bug in dlgenome, not in your input ({type(problem).__name__}: {first_line}); "

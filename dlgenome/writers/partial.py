@@ -146,7 +146,7 @@ def _check_folder(paths: OutputPaths) -> None:
 def _create_partial(paths: OutputPaths) -> None:
     made = not paths.partial.is_dir()
     try:
-        paths.partial.mkdir(exist_ok=True)
+        paths.partial.mkdir(mode=0o700, exist_ok=True)
         (paths.partial / MARKER).write_text(_MARKER_TEXT)
         for trial in map(paths.inside_partial, paths.all()):
             if not trial.exists():

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 EXAMPLES = int(os.environ.get("DLGENOME_FUZZ_EXAMPLES", "12"))
 SEED = int(os.environ.get("DLGENOME_FUZZ_SEED", "0"))
 KINDS = (
-    "bed", "bed.gz", "fasta", "fasta.bgz", "fai", "yaml", "scores.h5", "references.h5", "references.npz",
-    "npy", "torch zip", "torch legacy", "safetensors", "pt2", "keras.h5", "keras zip", "keras json",
+    "bed", "bed.gz", "fasta", "fasta.bgz", "fai", "yaml", "run.json", "scores.h5", "references.h5",
+    "references.npz", "npy", "torch zip", "torch legacy", "safetensors", "pt2", "keras.h5", "keras zip",
+    "keras json",
 )  # fmt: skip
 
 

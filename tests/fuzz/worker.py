@@ -30,6 +30,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
 
+from dlgenome.config import RunConfig, settings
 from dlgenome.config_files import load_yaml, preset_path, presets
 from dlgenome.errors import DlgenomeError
 from dlgenome.guards import hdf5
@@ -93,6 +94,19 @@ def index_files() -> Iterator[bytes]:
 def yaml_files() -> Iterator[bytes]:
     yield from (preset_path(name).read_bytes() for name in presets())
     yield b"target: [counts, 'a=index:0,1@2-5']\nchroms: chr1,chr2\nwindow: 100\nreferences: zeros\nseed: 7\n"
+
+
+def run_json_files() -> Iterator[bytes]:
+    config = RunConfig(
+        model=Path("m.pt"), output=Path("out"), genome=Path("g.fa"), regions="-", references="file:r.h5"
+    )
+    facts = {
+        "settings": settings(config),
+        "request": {"device": "cpu"},
+        "identity": {"batch_size": 60},
+        "threads": 2,
+    }
+    yield json.dumps({**facts, "working_directory": "."}).encode()
 
 
 def hdf5_bytes(fill: Callable[[h5py.File], None]) -> bytes:
@@ -475,8 +489,18 @@ def read_index(path: Path) -> None:
 def read_yaml(path: Path) -> None:
     load_yaml(path)
     flags = ["-m", "none.pt", "-g", "none.fa", "-r", "none.bed", "-o", "none", "--list-outputs"]
-    done = CliRunner().invoke(cli, ["attribute", "--config", str(path), *flags])
-    if done.exit_code not in (0, 2, 3):
+    _invoke("attribute", "--config", str(path), *flags)
+
+
+def read_run_json(path: Path) -> None:
+    _invoke("rerun", str(path), "-r", "now.bed", "-o", str(path.with_name("none")), "--list-outputs")
+
+
+def _invoke(*words: str) -> None:
+    done = CliRunner().invoke(cli, words)
+    if done.exit_code in (2, 3):
+        raise DlgenomeError(done.output.strip().rpartition("\n")[2][:500])  # values of flags are repeated
+    if done.exit_code != 0:
         raise RuntimeError(f"exit {done.exit_code}: {done.output}") from done.exception
 
 
@@ -526,6 +550,7 @@ KINDS: dict[str, tuple[Callable[[Path], Iterator[bytes]], Damage, Callable[[Path
     "fasta.bgz": (lambda _: fasta_files(), damage_packed(bgzipped), read_fasta),
     "fai": (lambda _: index_files(), damage_text, read_index),
     "yaml": (lambda _: yaml_files(), damage_text, read_yaml),
+    "run.json": (lambda _: run_json_files(), damage_json_text, read_run_json),
     "scores.h5": (lambda _: scores_files(), damage_hdf5, read_scores),
     "references.h5": (lambda _: references_files(), damage_hdf5, read_references),
     "references.npz": (lambda _: npz_files(), damage_zip, read_references),
