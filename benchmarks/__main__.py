@@ -141,31 +141,37 @@ def end_to_end(regions: int, n_filters: int, n_layers: int, n_references: int, t
 
 
 @main.command()
-@click.option("--regions", type=click.IntRange(min=1), default=1000, help="Regions of the shorter run.")
-@click.option("--factor", type=click.IntRange(min=2), default=10, help="The other has so many times as many.")
-@click.option("--at-most", type=float, help="Exit with status 1 where the ratio of the peaks is above this.")
+@click.option(
+    "--regions",
+    "sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1_000, 10_000, 100_000),
+    help="Regions of a run; two or more, growing.",
+)
+@click.option("--length", type=click.IntRange(min=20), default=64, help="Bases of a window.")
+@click.option(
+    "--at-most-bytes",
+    type=float,
+    help="Exit with status 1 where a region of the last run costs more memory than this.",
+)
 @threads_option
-def memory(regions: int, factor: int, at_most: float | None, threads: int | None) -> None:
-    """Compare the peak memory of a run with that of one with many times the regions."""
+def memory(sizes: tuple[int, ...], length: int, at_most_bytes: float | None, threads: int | None) -> None:
+    """Time runs of more and more regions with a tiny network, and tell how much memory a region takes.
+
+    That is the difference between the peaks of two runs, divided by that between their numbers of regions.
+    """
     from benchmarks import command, machine, report
 
+    if len(sizes) < 2 or sorted(set(sizes)) != list(sizes):
+        raise click.UsageError("Give --regions twice or more, each time a larger number.")
     threads = threads or default_threads()
     facts = machine.facts(threads)
-    runs = command.memory(regions, factor, threads)
-    rows = [
-        (
-            str(run.regions),
-            f"{run.peak_memory_bytes / MEBIBYTE:.1f}",
-            f"{run.recorded_peak_bytes / MEBIBYTE:.1f}",
-            f"{run.seconds:.1f}",
-        )
-        for run in runs
-    ]
-    ratio = runs[1].peak_memory_bytes / runs[0].peak_memory_bytes
-    click.echo(report.table(("regions", "peak MiB", "peak MiB in run.json", "seconds"), rows))
-    click.echo(f"\nratio of the peaks: {ratio:.3f}\n\n{report.facts_text(facts)}")
-    if at_most is not None and ratio > at_most:
-        raise click.ClickException(f"The ratio of the peaks is {ratio:.3f}, above {at_most:g}.")
+    runs = command.memory(sizes, length, threads)
+    click.echo(report.memory_text(runs) + f"\n\n{report.facts_text(facts)}")
+    found = report.bytes_a_region(runs[-2], runs[-1])
+    if at_most_bytes is not None and found > at_most_bytes:
+        raise click.ClickException(f"A region takes {found:.0f} bytes of memory, above {at_most_bytes:g}.")
 
 
 main.add_command(constructs)

@@ -21,6 +21,9 @@ from benchmarks.cases import CASES
 from benchmarks.compare import OURS, Comparison, Contender, Plan, Timing
 from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.task import Task
+from dlgenome.regions.bed import read_regions
+from dlgenome.regions.fasta import Genome
+from dlgenome.regions.windows import plan_windows
 
 
 def timing(program: str, *seconds: float) -> Timing:
@@ -124,14 +127,37 @@ def test_the_simulated_run_has_the_regions_that_were_asked_for(tmp_path: Path) -
     assert len(inputs.regions.read_text().splitlines()) == 7
 
 
-@pytest.mark.parametrize(("peak", "status"), [(105, 0), (120, 1)])
+def test_many_regions_are_as_many_as_were_asked_for_and_lie_on_the_genome(tmp_path: Path) -> None:
+    inputs = command.write_many_regions(tmp_path, 50, length=64)
+    with Genome(inputs.genome) as genome:
+        plan = plan_windows(read_regions(inputs.regions), genome, length=64)
+    assert (len(plan), len(plan.skipped)) == (50, 0)
+
+
+@pytest.mark.parametrize(("peak", "status"), [(200_000, 0), (300_000, 1)])
 def test_growing_memory_is_a_failure_where_a_limit_is_given(
     monkeypatch: pytest.MonkeyPatch, peak: int, status: int
 ) -> None:
-    def measured(*_: Any) -> tuple[command.Run, command.Run]:
-        return command.Run(10, 1.0, {}, 100, 90), command.Run(100, 9.0, {}, peak, 90)
+    def measured(sizes: tuple[int, ...], *_: Any) -> list[command.Run]:
+        assert sizes == (10, 1010)
+        parts = {"scoring": 3.0, "writing": 1.0}
+        files = {".h5": 2**21}
+        return [
+            command.Run(10, 4.0, parts, 100_000, 90, files),
+            command.Run(1010, 8.0, parts, peak, 90, files),
+        ]
 
     monkeypatch.setattr(command, "memory", measured)
-    done = CliRunner().invoke(main, ["memory", "--at-most", "1.1"])
+    flags = ["--regions", "10", "--regions", "1010", "--at-most-bytes", "150"]
+    done = CliRunner().invoke(main, ["memory", *flags])
     assert done.exit_code == status, done.output
-    assert f"ratio of the peaks: {peak / 100:.3f}" in done.output
+    [row] = [line for line in done.output.splitlines() if line.startswith("| 1,010")]
+    assert [cell.strip() for cell in row.split("|")[4:9]] == [
+        "1.0", "12%", f"{peak / 2**20:.1f} MiB", f"{(peak - 100_000) / 1000:.0f}", "2.0 MiB"
+    ]  # fmt: skip
+
+
+def test_one_size_tells_nothing_of_a_region() -> None:
+    done = CliRunner().invoke(main, ["memory", "--regions", "10"])
+    assert done.exit_code == 2
+    assert "twice or more" in done.output
