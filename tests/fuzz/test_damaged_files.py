@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("DLGENOME_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("DLGENOME_FUZZ_EXAMPLES", "10"))
 SEED = int(os.environ.get("DLGENOME_FUZZ_SEED", "0"))
 KINDS = (
     "bed", "bed.gz", "fasta", "fasta.bgz", "fai", "yaml", "run.json", "scores.h5", "references.h5",
