@@ -99,17 +99,6 @@ class BlockLayout:
         return slices
 
 
-def layout_of(first: ScoredWindow, targets: tuple[str, ...], score_dtype: ScoreDtype) -> BlockLayout:
-    """The layout of a run, seen on its first row."""
-    return BlockLayout(
-        length=len(first.codes),
-        score_dtype=score_dtype,
-        targets=targets,
-        hypothetical=tuple(first.scores[target].hypothetical is not None for target in targets),
-        extras=tuple(sorted(first.scores[targets[0]].extras)),
-    )
-
-
 def encode_block(
     layout: BlockLayout, rows: Sequence[ScoredWindow], failed: Sequence[FailedWindow] = ()
 ) -> list[bytes]:
@@ -165,13 +154,13 @@ def _scores(
     bad = np.flatnonzero(~np.isfinite(stored).all(axis=(1, 2)))
     if len(bad):
         window = rows[int(bad[0])].window
-        place = f"{window.chrom}:{window.start}-{window.end}"
         if np.isfinite(values[bad[0]]).all():
             raise InputError(
-                f"Scores of {place} (target {target}) are too large for float16; use --score-dtype float32."
+                f"Scores of {window.place}, target {target}, are too large for float16; use --score-dtype "
+                "float32."
             )
         raise InputError(
-            f"The model gives scores that are not finite numbers for {place} (target {target}); "
+            f"The model gives scores that are not finite numbers for {window.place}, target {target}; "
             "look for NaN or infinity in its weights, or try --precision float64."
         )
     return stored

@@ -12,7 +12,7 @@ import pytest
 
 from dlgenome.folds import fold_mean
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
-from dlgenome.writers.blocks import layout_of
+from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
@@ -93,7 +93,10 @@ class Folds:
         """Write a whole run; keywords change its identity."""
         paths = OutputPaths(self.folder / prefix, tuple(rows[0].scores), frozenset(formats), extras)
         prepare_outputs(paths, overwrite=False)
-        with Spool(paths, layout_of(rows[0], paths.targets, score_dtype)) as spool:
+        first = rows[0]
+        kinds = tuple(found.hypothetical is not None for found in first.scores.values())
+        layout = BlockLayout(len(first.codes), score_dtype, paths.targets, kinds, tuple(sorted(extras)))
+        with Spool(paths, layout) as spool:
             spool.append(rows)
         finish_run(
             paths,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
-from dlgenome.writers.blocks import ScoreDtype, layout_of
+from dlgenome.writers.blocks import BlockLayout, ScoreDtype
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
@@ -111,7 +111,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         skipped = [
             SkippedRegion(Region("chr1", 1, 4, name="edge", input_row=1, line=3), "over the edge of chr1")
         ]
-        with Spool(paths, layout_of(rows[0], targets, score_dtype)) as spool:
+        kinds = (hypothetical,) * len(targets)
+        with Spool(paths, BlockLayout(length, score_dtype, targets, kinds, tuple(sorted(extras)))) as spool:
             spool.append(rows[:3])
             for row in rows[3:]:
                 spool.append([row])

@@ -14,7 +14,7 @@ import pytest
 
 from dlgenome.errors import InputError, Interrupted, UsageError
 from dlgenome.types import ScoredWindow
-from dlgenome.writers.blocks import BlockLayout, chunk_rows, decode_windows, encode_block, layout_of
+from dlgenome.writers.blocks import BlockLayout, chunk_rows, decode_windows, encode_block
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -35,8 +35,8 @@ def plain(length: int) -> BlockLayout:
     return BlockLayout(length, "float32", ("counts",), (True,))
 
 
-def spooled(paths: OutputPaths, rows: list[ScoredWindow]) -> SpoolReader:
-    with Spool(paths, layout_of(rows[0], paths.targets, "float32")) as spool:
+def spooled(paths: OutputPaths, rows: list[ScoredWindow], layout: BlockLayout | None = None) -> SpoolReader:
+    with Spool(paths, layout or plain(len(rows[0].codes))) as spool:
         spool.append(rows)
     return SpoolReader(paths.spool)
 
@@ -192,8 +192,9 @@ def test_finished_blocks_are_synced_after_five_seconds(
 
 
 def test_layout_survives_in_the_file(paths: OutputPaths, make_row: MakeRow) -> None:
-    with spooled(paths, [make_row(0, length=5, targets=("counts",), hypothetical=False)]) as reader:
-        assert reader.layout == BlockLayout(5, "float32", ("counts",), (False,))
+    layout = BlockLayout(5, "float32", ("counts",), (False,))
+    with spooled(paths, [make_row(0, length=5, targets=("counts",), hypothetical=False)], layout) as reader:
+        assert reader.layout == layout
         assert reader.known_layout.part_slices(1).keys() == {("", "raw"), ("counts", "projected_shap")}
 
 
@@ -201,8 +202,9 @@ def test_further_arrays_are_part_of_the_layout(tmp_path: Path, make_row: MakeRow
     paths = OutputPaths(tmp_path / "p", ("counts",), extras=("reference_se", "fold_sd"))
     prepare_outputs(paths, overwrite=False)
     rows = [make_row(row, length=5, targets=("counts",), extras=paths.extras) for row in range(2)]
-    with spooled(paths, rows) as reader:
-        assert reader.layout == BlockLayout(5, "float32", ("counts",), (True,), ("fold_sd", "reference_se"))
+    layout = BlockLayout(5, "float32", ("counts",), (True,), ("fold_sd", "reference_se"))
+    with spooled(paths, rows, layout) as reader:
+        assert reader.layout == layout
         [(_, chunk)] = reader.chunks("counts", "fold_sd")
     by_byte = np.frombuffer(zlib.decompress(chunk), np.uint8).reshape(4, -1)
     stored = np.ascontiguousarray(by_byte.T).view("<f4").reshape(-1, 4, 5)
