@@ -19,7 +19,7 @@ from dlgenome.pipeline.scoring import batches
 from dlgenome.scores import CompletenessSummary
 from dlgenome.writers.finish import finish_run
 from dlgenome.writers.next_commands import motif_commands
-from dlgenome.writers.partial import discard_partial
+from dlgenome.writers.partial import abandon
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
 
@@ -60,7 +60,7 @@ def finish(
         completeness = _finish_one(job, paths[number], spools[number], number, seconds, threads, asked)
     # Not before: a run that is killed in between goes on from all the spools.
     for one in paths:
-        discard_partial(one)
+        abandon(one)
     return RunSummary(
         tuple(path for one in paths for path in one.all()),
         spools[0].rows,

@@ -21,7 +21,7 @@ from dlgenome.writers.disk import clear_write_errors, sync
 from dlgenome.writers.hdf5 import write_scores
 from dlgenome.writers.npz import write_npz
 from dlgenome.writers.overlap import Overlap
-from dlgenome.writers.partial import discard_partial
+from dlgenome.writers.partial import abandon
 from dlgenome.writers.paths import TRACK_EXTRAS, OutputPaths, check_space
 from dlgenome.writers.run_json import write_run_json
 from dlgenome.writers.spool import Spool
@@ -75,7 +75,7 @@ def finish_run(
     write_run_json(paths.inside_partial(paths.run_json), facts)
     _publish(paths)
     if not keep_partial:
-        discard_partial(paths)
+        abandon(paths)
     return completeness
 
 

@@ -102,11 +102,11 @@ def discard_partial(paths: OutputPaths) -> None:
 
 
 def abandon(paths: OutputPaths) -> None:
-    """Leave no ``PREFIX.partial`` of work that failed; where it must stay, a warning says why."""
+    """Leave no ``PREFIX.partial`` of work that is over; where it must stay, a warning says why."""
     try:
         if paths.partial.exists():
             discard_partial(paths)
-    except UsageError as problem:  # must not hide what went wrong before
+    except UsageError as problem:  # must hide neither what went wrong before nor that all went well
         logger.warning("%s", problem)
 
 

@@ -100,7 +100,7 @@ def test_a_run_killed_while_its_files_get_their_names_scores_nothing_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed_after)
-        patch.setattr("dlgenome.pipeline.finishing.discard_partial", killed_instead)
+        patch.setattr("dlgenome.pipeline.finishing.abandon", killed_instead)
         with pytest.raises(KeyboardInterrupt):
             attribute(config(**options))
     assert len(renamed) == n_renamed
@@ -325,3 +325,16 @@ def test_resuming_with_files_for_each_fold_does_not_discard_a_run_without(
     with pytest.raises(UsageError, match="--per-fold was False and is True"):
         attribute(config(folds=folds, per_fold=True, resume=True))
     assert attribute(config(folds=folds, resume=True)).resumed_rows == 8
+
+
+def test_a_file_that_somebody_put_beside_the_work_does_not_fail_a_finished_run(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def put(done: int, total: int) -> None:
+        (tmp_path / "run.partial" / "notes.txt").write_text("mine")
+
+    assert attribute(config(), put).scored == 23
+    assert "notes.txt is not a file of dlgenome, so " in caplog.text
+    assert "This run is not finished" not in caplog.text
+    assert (tmp_path / "run.partial" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "run.run.json").exists()
