@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -59,14 +59,7 @@ def attribute(
     keep_freed_memory()
     paths = every_paths(config)
     with ExitStack() as stack:
-        locks = [
-            stack.enter_context(
-                claimed(
-                    one, overwrite=config.overwrite, resume=config.resume, force_unlock=config.force_unlock
-                )
-            )
-            for one in paths
-        ]
+        locks = [stack.enter_context(_claimed(config, one)) for one in paths]
         if config.resume and _is_finished(config, paths, stdin):
             for one in paths:
                 abandon(one)  # of a run that was killed after its last file had its name
@@ -91,6 +84,10 @@ def attribute(
             summary = finish(job, paths, spools, seconds, threads, asked)
     _gate(config, summary)
     return summary
+
+
+def _claimed(config: RunConfig, paths: OutputPaths) -> AbstractContextManager[Lock]:
+    return claimed(paths, overwrite=config.overwrite, resume=config.resume, force_unlock=config.force_unlock)
 
 
 def _is_finished(config: RunConfig, paths: Sequence[OutputPaths], stdin: BinaryIO | None) -> bool:
