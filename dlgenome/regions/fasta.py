@@ -55,7 +55,6 @@ class Genome:
             Contig(name, record.rlen) for name, record in self._faidx.index.items()
         )
         """Every sequence, in the order of the file."""
-        self._lengths = {contig.name: contig.length for contig in self.contigs}
         try:
             self._check_records()
         except BaseException:
@@ -79,12 +78,14 @@ class Genome:
         """SHA-256 (hex) of the contig names and lengths, in file order."""
         return genome_digest((contig.name, contig.length) for contig in self.contigs)
 
+    def __contains__(self, chrom: str) -> bool:
+        return chrom in self._faidx.index
+
     def length(self, chrom: str) -> int:
         """Bases in a contig; InputError when the FASTA has none of that name."""
-        try:
-            return self._lengths[chrom]
-        except KeyError:
-            raise InputError(f"{self.path}: there is no contig called {chrom!r} in this FASTA.") from None
+        if chrom not in self:
+            raise InputError(f"{self.path}: there is no contig called {chrom!r} in this FASTA.")
+        return int(self._faidx.index[chrom].rlen)
 
     def fetch(self, chrom: str, start: int, end: int) -> Codes:
         """Codes of ``end - start`` bases, N where the contig has none on either side, shape (end - start,).

@@ -140,8 +140,7 @@ def check_contigs(table: RegionTable, genome: Genome, *, skip_missing: bool = Fa
     Raises InputError with names, counts and the likely reason when some are not and ``skip_missing`` is off,
     or when all are not.
     """
-    known = {contig.name for contig in genome.contigs}
-    present = np.array([name in known for name in table.chrom_names], dtype=bool)[table.chrom_codes]
+    present = np.array([name in genome for name in table.chrom_names], dtype=bool)[table.chrom_codes]
     absent = int(np.count_nonzero(~present))
     if not absent or (skip_missing and absent < len(table)):
         return present

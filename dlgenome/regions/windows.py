@@ -114,8 +114,8 @@ def _centers(table: RegionTable, center: Center) -> NDArray[np.int64]:
 
 def _contig_lengths(table: RegionTable, genome: Genome) -> NDArray[np.int64]:
     """Length of each region's contig, 0 where the FASTA has none, shape (len(table),)."""
-    lengths = {contig.name: contig.length for contig in genome.contigs}
-    return np.array([lengths.get(name, 0) for name in table.chrom_names], dtype=np.int64)[table.chrom_codes]
+    lengths = [genome.length(name) if name in genome else 0 for name in table.chrom_names]
+    return np.array(lengths, dtype=np.int64)[table.chrom_codes]
 
 
 def _refuse_regions_past_the_end(
@@ -134,13 +134,12 @@ def _refuse_regions_past_the_end(
 
 def _reasons(genome: Genome, center: Center, length: int) -> Callable[[Region], str]:
     """A function that says why a region has no window."""
-    contig_lengths = {contig.name: contig.length for contig in genome.contigs}
 
     def reason(region: Region) -> str:
-        if region.chrom not in contig_lengths:
+        if region.chrom not in genome:
             return "contig not in FASTA"
         if make_window(region, center=center, length=length).start < 0:
             return f"window runs past the start of {region.chrom}"
-        return f"window runs past the end of {region.chrom} (length {contig_lengths[region.chrom]})"
+        return f"window runs past the end of {region.chrom} (length {genome.length(region.chrom)})"
 
     return reason
