@@ -66,6 +66,7 @@ def _watch(watched: socket.socket, stop: StopRequest) -> None:
     except TimeoutError:
         why = f"the step in hand took more than {SECONDS_FOR_THE_STEP:.0f} seconds"
     stop.give_up()
-    sys.stderr.write(f"\nError: Stopped without waiting ({why}); run again with --resume.\n")
+    advice = "run again with --resume" if stop.waits_for_step else "run the command again"
+    sys.stderr.write(f"\nError: Stopped without waiting ({why}); {advice}.\n")
     sys.stderr.flush()
     os._exit(Interrupted.exit_code)

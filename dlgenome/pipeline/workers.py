@@ -10,8 +10,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import cast
@@ -30,6 +31,8 @@ from dlgenome.references.registry import parse_references
 logger = logging.getLogger(__name__)
 
 _QUEUED_FOR_EACH = 2
+_SIGNALS = (signal.SIGINT, signal.SIGUSR1)
+"""What a terminal or a scheduler sends to a whole group of processes, as a request to the first of them."""
 _SECONDS_TO_END = 2.0
 _FINISHED_AHEAD = 4
 """Batches, for each worker, that may wait for one before them to be finished."""
@@ -131,7 +134,8 @@ class WorkerPool:
         process = self._context.Process(
             target=work, args=(theirs, order, str(device)), name=f"dlgenome-worker-{number}", daemon=True
         )
-        process.start()
+        with _signals_held_back():
+            process.start()
         theirs.close()  # so that its end is seen here
         return _Worker(number, device, process, ours)
 
@@ -211,9 +215,9 @@ class WorkerPool:
 
 def work(connection: Connection, order: WorkOrder, device_name: str) -> None:
     """The life of a worker: make the explainer, then answer every batch, until the other end is closed."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # the process that started it decides when it ends
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL if name == "SIGTERM" else signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     logging.captureWarnings(True)
     logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -224,6 +228,17 @@ def work(connection: Connection, order: WorkOrder, device_name: str) -> None:
         return
     except Exception as error:  # the process that started it raises it in its own name
         connection.send(("failed", _portable(error)))
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A process started in the block is born deaf to Ctrl-C: the one that starts it decides when it ends."""
+    resource_tracker.ensure_running()  # or its start would let SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _received(connection: Connection) -> Iterator[Batch]:
@@ -238,7 +253,7 @@ def _received(connection: Connection) -> Iterator[Batch]:
         try:
             while True:
                 waiting.put(connection.recv())
-        except (EOFError, OSError):
+        except Exception:  # the other end has gone, or cannot be understood: nothing more will come
             waiting.put(None)
 
     threading.Thread(target=take, name="dlgenome-orders", daemon=True).start()

@@ -1,7 +1,7 @@
 """Runs `dlgenome` again and again without importing torch again and again: a process that forks.
 
-Says that it is ready, then reads one JSON list of arguments a line, with the file that takes stderr in front; answers with the number of
-the process, then, when it has ended, with its exit status (negative for a signal).
+Says that it is ready, then reads one JSON list of arguments a line, with the file that takes stderr in front;
+answers with the number of the process, then, when it has ended, with its exit status (negative for a signal).
 """
 
 import json
