@@ -25,7 +25,7 @@ SUM_TOLERANCE = 1e-3
 _LARGEST_SET = 4 * 2**30
 """Bytes of the references of one sequence, which are held at once."""
 _LARGEST_RATIO = 200
-"""How many times its stored bytes a set may claim; one letter of float64 in a bit or two is 64 times."""
+"""How many times the stored bytes a set may claim; a letter as four float64 in four bits is 64 times."""
 _ALWAYS_ALLOWED = 64 * 2**20
 
 
@@ -141,7 +141,7 @@ def _check_size(path: Path, table: h5py.Dataset) -> None:
     """Refuse what would not fit into the memory, before it is read."""
     at_once = math.prod(table.shape[-3:]) * table.dtype.itemsize
     stored = table.id.get_storage_size()
-    if at_once > _LARGEST_SET or table.nbytes > _ALWAYS_ALLOWED + _LARGEST_RATIO * stored:
+    if at_once > min(_LARGEST_SET, _ALWAYS_ALLOWED + _LARGEST_RATIO * stored):
         raise InputError(
             f"{path}: the references claim the shape {table.shape}, {at_once:,} bytes for a sequence, and "
             f"the file holds {stored:,} in all; give fewer references, or make the file again"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,44 @@ def test_compression_that_is_not_installed_is_named(tmp_path: Path) -> None:
     assert "InputError" in reading.stderr
     assert "is compressed with blosc" in reading.stderr
     assert "write it with gzip" in reading.stderr
+
+
+def test_sets_that_claim_the_memory_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, settings = tmp_path / "references.h5", {"chunks": (1000, 4, WINDOW), "compression": "gzip"}
+    with h5py.File(path, "w") as hdf5_file:
+        hdf5_file.create_dataset("references", shape=(10**9, 4, WINDOW), dtype="f4", **settings)
+    with pytest.raises(InputError, match=r"claims 96,000,000,000 bytes for /references and holds 0 of them"):
+        open_file(path)
+    with h5py.File(path, "w") as hdf5_file:
+        hdf5_file.create_dataset("references", data=np.zeros((1000, 4, WINDOW)), **settings)
+    open_file(path).close()
+    monkeypatch.setattr(file, "_ALWAYS_ALLOWED", 1000)
+    with pytest.raises(InputError, match=r"claim the shape \(1000, 4, 6\), 192,000 bytes for a sequence"):
+        open_file(path)
+
+
+def test_many_rows_of_one_value_are_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "_ALWAYS_ALLOWED", 1000)
+    values = np.full((2000, 1, 4, WINDOW), 0.25)
+    with h5py.File(tmp_path / "references.h5", "w") as hdf5_file:
+        table = hdf5_file.create_dataset("references", data=values, chunks=values.shape, compression="gzip")
+        assert table.nbytes > 200 * table.id.get_storage_size() + 1000
+    source = open_references(tmp_path / "references.h5", n_references=None, window=WINDOW, n_input_rows=2000)
+    assert source.draw(CODES, 1999).max() == 0.25
+    source.close()
+
+
+def test_npz_that_claims_the_memory_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "references.npz", frequencies(N_REFERENCES, 4, WINDOW))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("references.npy")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("references.npy", content.replace(b"(2, 4, 6), ", b"(9**9,4,6),"))
+    with pytest.raises(InputError, match="its header is damaged"):
+        open_file(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("references.npy", content.replace(b"(2, 4, 6), ", b"(99,4,6),  "))
+    with pytest.raises(InputError, match=r"claims the shape \(99, 4, 6\) of 19,008 bytes and holds 384"):
+        open_file(path)
