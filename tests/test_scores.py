@@ -18,7 +18,7 @@ from dlgenome.scores import (
     summarize_completeness,
 )
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, Window
-from dlgenome.writers.blocks import layout_of
+from dlgenome.writers.blocks import BlockLayout
 from dlgenome.writers.hdf5 import write_scores
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
@@ -59,7 +59,8 @@ def write(
     rows = scored_rows(n_rows, length, hypothetical=hypothetical, extras=extras)
     paths = OutputPaths(folder / "run", ("counts",), extras=extras)
     prepare_outputs(paths, overwrite=True)
-    with Spool(paths, layout_of(rows[0], paths.targets, "float32")) as spool:
+    layout = BlockLayout(length, "float32", paths.targets, (hypothetical,), tuple(sorted(extras)))
+    with Spool(paths, layout) as spool:
         spool.append(rows)
     identity = {"method": "deeplift" if hypothetical else "random", "seed": 4, "max": 0.5}
     with SpoolReader(paths.spool) as reader:
