@@ -19,7 +19,9 @@ from dlgenome.model.keras.topology import NONSENSE, Call, Config, Layer, Topolog
 from dlgenome.model.keras.weights import Weights
 
 _LARGEST_VALUE = 2**31
-_LONGEST_SHOWN = 150
+_LONGEST_REASON = 150
+_LONGEST_NAMES = 400  # a published model has 25 layers that hold code
+_LONGEST_LIST = 700
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,17 @@ def _refuse_unknown(path: Path, calls: Iterable[Call]) -> None:
             unknown.setdefault(reason, {})[call.layer.place.text] = None
     if unknown:
         lists = "; ".join(
-            f"{reason[:_LONGEST_SHOWN]}: {', '.join(names)[:_LONGEST_SHOWN]}"
+            f"{_cut(reason, _LONGEST_REASON)}: {_cut(', '.join(names), _LONGEST_NAMES)}"
             for reason, names in unknown.items()
-        )[: 4 * _LONGEST_SHOWN]
+        )
         raise UnsupportedModelError(
-            f"{path} has Keras layers that dlgenome cannot rebuild ({lists});"
+            f"{path} has Keras layers that dlgenome cannot rebuild ({_cut(lists, _LONGEST_LIST)});"
             " build the model in PyTorch with code of your own and give that with --architecture."
         )
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _why_unknown(layer: Layer) -> str | None:
