@@ -186,7 +186,7 @@ def _check_numbers(config: RunConfig) -> None:
     if config.max_delta is not None and not config.max_delta > 0:
         raise UsageError(f"--max-delta is {config.max_delta}; it must be above 0.")
     if not 0 <= config.max_failures <= 1:
-        raise UsageError(f"--max-failures is {config.max_failures:g}; it is a share between 0 and 1.")
+        raise UsageError(f"--max-failures is {config.max_failures:g}; it is a share, such as 5% or 0.05.")
     if config.crop is not None and config.window is not None and config.crop > config.window:
         raise UsageError(f"--crop {config.crop} is wider than --window {config.window}.")
 

@@ -61,7 +61,7 @@ def read_run_json(path: Path) -> RunRecord:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: it is not JSON. Copy it again.") from error
+        raise InputError(f"{path} is damaged, or no run.json: it is not JSON. Copy it again.") from error
     if not isinstance(facts, dict):
         raise InputError(f"{path} is damaged: it does not hold an object. Copy it again.")
     return RunRecord(path, facts)

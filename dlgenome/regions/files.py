@@ -11,7 +11,10 @@ from dlgenome.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 UTF8_MARK = b"\xef\xbb\xbf"
 _UNSUPPORTED = {
-    b"PK\x03\x04": ("a zip archive", "unzip it"),
+    b"PK\x03\x04": (
+        "a zip archive, as PyTorch files are, too",
+        "check that it is the right file, or unzip it",
+    ),
     b"BZh": ("compressed with bzip2", "unpack it with bunzip2"),
     b"\xfd7zXZ\x00": ("compressed with xz", "unpack it with unxz"),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it with unzstd"),

@@ -190,7 +190,7 @@ def test_damaged_gzip_is_refused(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04rest", "is a zip archive; unzip it first"),
+        (b"PK\x03\x04rest", "is a zip archive, as PyTorch files are"),
         (b"\xff\xfec\0h\0", "is UTF-16 text; save it as plain text"),
         (b"chr1\0\0\0", "is a binary file, not a BED file"),
         (b"chr1\t1\t2\rchr1\t3\t4\r", "lines end in a lone carriage return"),
