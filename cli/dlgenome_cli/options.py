@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -70,14 +72,29 @@ class _EchoHandler(logging.Handler):
     def __init__(self, as_json: bool) -> None:
         super().__init__()
         self.as_json = as_json
+        self.write: Callable[[str], None] = partial(click.echo, err=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; only warnings and errors say what they are."""
         if self.as_json:
-            click.echo(json_line(record.levelname.lower(), record.getMessage()), err=True)
+            self.write(json_line(record.levelname.lower(), record.getMessage()))
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-        click.echo(prefix + printable(record.getMessage(), "\n"), err=True)
+        self.write(prefix + printable(record.getMessage(), "\n"))
+
+
+@contextmanager
+def messages_through(write: Callable[[str], None]) -> Iterator[None]:
+    """Have ``write`` print the messages meanwhile, such as above a bar that they would run into."""
+    handlers = [one for one in logging.getLogger("dlgenome").handlers if isinstance(one, _EchoHandler)]
+    before = [one.write for one in handlers]
+    for one in handlers:
+        one.write = write
+    try:
+        yield
+    finally:
+        for one, usual in zip(handlers, before, strict=True):
+            one.write = usual
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -137,7 +154,7 @@ verbosity_options = together(
         expose_value=False,
         show_default=False,
         callback=_remember_verbose,
-        help="Print more of what is going on.",
+        help="Print details and the warnings of torch and other packages, too.",
     ),
     click.option(
         "-q",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dlgenome_cli.options import log
+from dlgenome_cli.options import log, messages_through
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -29,23 +29,28 @@ def _bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(doing),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} regions/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(doing, total=None, rate="-")
+    console = Console(stderr=True)
+
+    def above(line: str) -> None:
+        console.out(line, highlight=False)
+
+    with Progress(*columns, console=console) as progress, messages_through(above):
+        task = progress.add_task("checking", total=None, rate="")
         begun: tuple[float, int] | None = None
 
         def advance(done: int, total: int) -> None:
             nonlocal begun
             if begun is None:  # a run that is gone on with begins in the middle
                 begun = time.monotonic(), done
-                progress.reset(task, completed=done, total=total)
+                progress.reset(task, completed=done, total=total, description=doing)
             rate = (done - begun[1]) / max(time.monotonic() - begun[0], 1e-9)
-            progress.update(task, completed=done, total=total, rate=f"{rate:.2f}")
+            progress.update(task, completed=done, total=total, rate=f"{rate:.2f} regions/s")
 
         yield advance
 
