@@ -146,7 +146,10 @@ def _verdict(found: Inspection) -> str:
 
 
 def _blame_lines(errors: Sequence[OperationError]) -> list[str]:
-    rows = [(f"{e.error:.1e}", e.operation, e.rule, e.source.module, e.source.line) for e in errors]
+    rows = [
+        (f"{e.error:.1e}", e.operation.removesuffix(".default"), e.rule, e.source.module, e.source.line)
+        for e in errors
+    ]
     title = "Completeness error of each operation, relative to the change of the prediction:"
     return ["", title, *_table(rows)]
 

@@ -20,6 +20,7 @@ from dlgenome.encoding import one_hot
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.description import ModelDescription, describe
+from dlgenome.model.inputs import adapt
 from dlgenome.model.targets import parse_targets
 from dlgenome.pipeline.modelling import ModelRequest
 from dlgenome.references.dinucleotide import dinucleotide_shuffle
@@ -47,7 +48,7 @@ class Inspection:
     def command(self) -> str:
         """A command that explains the model, with words in capitals to fill in."""
         words = ["dlgenome", "attribute", "-m", str(self.path), *self.flags]
-        words += ["-g", "GENOME.fa", "-r", "REGIONS.bed", "-t", self.targets[0], "-o", "OUT/PREFIX"]
+        words += ["-g", "GENOME.fa", "-r", "REGIONS.bed", "-t", self.targets[0], "-o", "PREFIX"]
         return shlex.join(words)
 
     @property
@@ -117,7 +118,7 @@ def inspect_model(
     length = window or model.input_length
     if length is None:
         raise UsageError(f"The input length of {model.architecture} is not known; give it with --window.")
-    model = request.adapt(model, length)
+    model = adapt(model, request.form, length)  # its notes are part of the answer
     description = describe(model, length)
     chosen = targets or tuple(text.split(" ..")[0] for text in description.targets[:1])
     program, readouts = request.program(

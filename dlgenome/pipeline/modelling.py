@@ -67,7 +67,7 @@ class ModelRequest:
         """The model taking (batch, 4, length) in A, C, G, T order."""
         adapted = adapt(model, self.form, length)
         for note in adapted.notes:
-            log.info("%s", note)
+            log.info("%s: %s.", self.path, note)
         return adapted
 
     def program(
