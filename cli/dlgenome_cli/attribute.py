@@ -24,7 +24,7 @@ from dlgenome_cli.output_options import (
     overwrite_option,
     resuming_options,
 )
-from dlgenome_cli.report import result_lines
+from dlgenome_cli.report import regions, result_lines
 from dlgenome_cli.scoring_options import (
     checkpoint_options,
     computing_options,
@@ -71,13 +71,13 @@ if TYPE_CHECKING:
     "--dry-run",
     is_flag=True,
     show_default=False,
-    help="Check everything, estimate time, memory and disk, write nothing.",
+    help="Check everything, estimate time, memory and disk, write no output.",
 )
 @list_outputs_option
 @config_option
 @verbosity_options
 def attribute(list_outputs: bool, **flags: Any) -> None:
-    """Score every base of many regions with DeepLIFT: HDF5 and bigWig out.
+    """Score every base of regions with DeepLIFT: HDF5 and bigWig out.
 
     \b
     dlgenome attribute -m model.torch -g hg38.fa -r peaks.narrowPeak -o run1
@@ -132,18 +132,18 @@ def report(summary: RunSummary, config: RunConfig) -> list[str]:
     """What the user reads at the end, line by line."""
     if summary.was_finished:
         return [
-            f"Nothing to do: this run is finished, {summary.scored:,} regions scored and {summary.skipped:,} "
+            f"Nothing to do: this run is finished, {regions(summary.scored)} scored and {summary.skipped:,} "
             "skipped.",
-            *result_lines(summary),
+            *result_lines(summary, "Its files:"),
         ]
-    counted = f"{summary.scored:,} regions to score, {summary.skipped:,} skipped"
+    counted = f"{regions(summary.scored)} to score, {summary.skipped:,} skipped"
     if config.dry_run:
-        return [f"Dry run: {counted}; {summary.estimate}. Nothing was written."]
+        return [f"Dry run: {counted}; {summary.estimate}. No output was written."]
     fresh = summary.scored - summary.resumed_rows
     rate = fresh / max(summary.scoring_seconds, 1e-9)
     before = f" ({summary.resumed_rows:,} of them before)" if summary.resumed_rows else ""
     return [
-        f"Scored {summary.scored:,} regions{before} at {rate:.2f} a second ({summary.seconds:.1f} s in all), "
+        f"Scored {regions(summary.scored)}{before} at {rate:.2f} a second ({summary.seconds:.1f} s in all), "
         f"skipped {summary.skipped:,}; {summary.batch_size} pairs a step.",
         *result_lines(summary),
     ]

@@ -9,8 +9,13 @@ if TYPE_CHECKING:
     from dlgenome.pipeline import RunSummary
 
 
-def result_lines(summary: RunSummary | MergeSummary) -> list[str]:
-    """How well the contributions add up, the files that were written, and what can follow."""
+def regions(number: int) -> str:
+    """The number with its noun."""
+    return f"{number:,} region{'' if number == 1 else 's'}"
+
+
+def result_lines(summary: RunSummary | MergeSummary, heading: str = "Wrote:") -> list[str]:
+    """How well the contributions add up, the files that are there now, and what can follow."""
     errors = [
         f"Completeness error of {target}: median {found.median:.1e}, "
         f"largest {found.maximum:.1e} (row {found.worst_row})."
@@ -19,7 +24,7 @@ def result_lines(summary: RunSummary | MergeSummary) -> list[str]:
     following = ["Next:", *(f"  {command}" for command in summary.next_commands)]
     return [
         *errors,
-        "Wrote:",
+        heading,
         *(f"  {path}" for path in summary.outputs),
         *(following if summary.next_commands else []),
     ]

@@ -153,10 +153,17 @@ def dry_run(job: Job) -> RunSummary:
     disk = disk_needed(job.config, job.paths, len(job.plan), job.plan.length)
     peak, devices = provenance.peak_memory_bytes(), ", ".join(map(str, job.devices))
     estimate = (
-        f"about {seconds / 60:.1f} minutes at {job.batch_size} pairs a step on {devices}, "
+        f"about {_in_words(seconds)} at {job.batch_size} pairs a step on {devices}, "
         f"{peak / 2**30:.1f} GiB of memory, {disk / 2**20:.0f} MiB of disk while finishing"
     )
     return _estimated(job, seconds, estimate)
+
+
+def _in_words(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _estimated(job: Job, seconds: float, estimate: str) -> RunSummary:

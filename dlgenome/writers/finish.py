@@ -101,7 +101,7 @@ def _write_target(
 ) -> CompletenessSummary:
     """Write the files of one target; the HDF5 file is made even when only others are asked for."""
     scores_path = paths.inside_partial(paths.scores_h5(target))
-    logger.info("writing the scores of %s", target)
+    logger.info("Writing the scores of %s.", target)
     write_scores(scores_path, reader, target, contigs, identity, provenance)
     with ScoresFile(scores_path) as scores:
         if "bigwig" in paths.formats:

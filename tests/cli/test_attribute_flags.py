@@ -42,7 +42,13 @@ def test_a_dry_run_checks_and_estimates_and_writes_nothing(attribute: Attribute,
     result = attribute("-o", tmp_path / "run", "--dry-run", quiet=False)
     assert result.exit_code == 0
     assert "12 regions to score, 0 skipped" in result.stderr
-    for words in ("minutes", "pairs a step on cpu", "GiB of memory", "MiB of disk", "Nothing was written."):
+    for words in (
+        "seconds at",
+        "pairs a step on cpu",
+        "GiB of memory",
+        "MiB of disk",
+        "No output was written.",
+    ):
         assert words in result.stderr
     assert result.stdout == ""
     assert not list(tmp_path.iterdir())
