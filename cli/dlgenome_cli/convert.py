@@ -36,7 +36,7 @@ from dlgenome_cli.options import COMMON_SETTINGS, model_options, verbosity_optio
 def convert(
     model: str, output: str, targets: tuple[str, ...], window: int | None, overwrite: bool, **flags: Any
 ) -> None:
-    """Write a checkpoint as one safe file that needs no flags to load.
+    """Write a checkpoint as one safe file that loads without flags.
 
     It holds the weights, the architecture with its arguments, the input length, the order of the bases and
     the targets; loading it runs no code. It is read back, and its predictions are compared.

@@ -37,7 +37,7 @@ def demo(
     overwrite: bool,
     list_outputs: bool,
 ) -> None:
-    """Run the whole job on simulated data, and draw what the model looks at.
+    """Run the whole job on simulated data, and draw the scores.
 
     \b
     dlgenome demo -o demo

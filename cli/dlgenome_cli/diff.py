@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @json_option
 @verbosity_options
 def diff(first: str, second: str, worst: int, tolerance: float | None, as_json: bool) -> None:
-    """Show how two scores files differ, whatever the order of their regions.
+    """Show how two scores files differ, region by region.
 
     \b
     dlgenome diff run1.counts_scores.h5 run2.counts_scores.h5

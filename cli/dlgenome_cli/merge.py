@@ -46,7 +46,7 @@ _TAKEN_FROM_THE_RUNS = ("formats", "overlap", "crop")
 @list_outputs_option
 @verbosity_options
 def merge(scores: tuple[str, ...], output: str, list_outputs: bool, **flags: Any) -> None:
-    """Join the scores of shards, or of folds, that were run as separate jobs.
+    """Join the scores of shards or folds that ran as separate jobs.
 
     \b
     dlgenome merge -o run run.shard-*.counts_scores.h5

@@ -94,7 +94,7 @@ code_options = together(
 @list_outputs_option
 @verbosity_options
 def rerun(list_outputs: bool, dry_run: bool, **flags: Any) -> None:
-    """Repeat a run from its run.json, and compare the new scores with the old.
+    """Repeat a run from its run.json, and compare the scores.
 
     \b
     dlgenome rerun run1.run.json -o again

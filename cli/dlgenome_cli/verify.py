@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @json_option
 @verbosity_options
 def verify(scores: tuple[str, ...], as_json: bool, **flags: Any) -> None:
-    """Check finished files: that nothing is damaged, missing, or of another run.
+    """Check that files are undamaged, complete and of one run.
 
     \b
     dlgenome verify run1.counts_scores.h5 --max-delta 1e-3

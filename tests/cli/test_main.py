@@ -51,6 +51,11 @@ def test_every_command_has_both_help_flags_and_verbosity(command: str) -> None:
             assert shared in result.output
 
 
+def test_what_commands_do_fits_a_line_of_80_columns() -> None:
+    result = CliRunner().invoke(cli, ["--help"], terminal_width=80)
+    assert "..." not in result.output.partition("Commands:")[2]
+
+
 def test_version_is_one_line() -> None:
     result = CliRunner().invoke(cli, ["--version"])
     assert result.exit_code == 0
