@@ -159,9 +159,15 @@ def _create_partial(paths: OutputPaths) -> None:
 
 
 def _check_partial(paths: OutputPaths) -> None:
-    """Raise UsageError unless the folder is ours and everything in it is, too."""
+    """Raise UsageError unless the folder is ours and everything in it is, too.
+
+    An empty one is what a run leaves that was killed before it marked the folder, or before it removed it.
+    """
     partial = paths.partial
-    if partial.is_symlink() or not partial.is_dir() or not (partial / MARKER).is_file():
+    is_folder = partial.is_dir() and not partial.is_symlink()
+    if is_folder and not any(partial.iterdir()):
+        return
+    if not is_folder or not (partial / MARKER).is_file():
         raise UsageError(
             f"{partial} is in the way and was not made by dlgenome; move it, or choose another -o "
             "(--overwrite does not delete it)."

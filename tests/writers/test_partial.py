@@ -99,6 +99,17 @@ def test_a_folder_of_work_that_cannot_be_resumed_is_used_again(tmp_path: Path) -
     assert paths.spool.exists()
 
 
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}, {}])
+def test_an_empty_folder_that_a_killed_run_left_is_used_again(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    paths = outputs(tmp_path / "p")
+    paths.partial.mkdir()
+    with claimed(paths, **options):
+        assert (paths.partial / MARKER).is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
 def test_foreign_partial_is_never_deleted(tmp_path: Path, kind: str, overwrite: bool) -> None:
