@@ -165,4 +165,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "not given"
     text = "not given" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
+    if len(text) <= 40:
+        return text
+    # The checksums of several files are joined by commas, and only the last of them may differ.
+    return ",".join(part if len(part) <= 40 else f"{part[:12]}..." for part in text.split(","))

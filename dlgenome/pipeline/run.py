@@ -194,7 +194,7 @@ def _layout(job: Job, paths: OutputPaths) -> BlockLayout:
 def _check_same_bases(job: Job, paths: OutputPaths) -> None:
     """The genome is known by names and lengths only, so bases that were read before are compared."""
     with SpoolReader(paths.spool) as reader:
-        for window, codes in reader.samples():
+        for window, codes in reader.sequences():
             if (job.genome.fetch(window.chrom, window.start, window.end) != codes).any():
                 raise InputError(
                     f"{job.genome.path} has other bases at {window.chrom}:{window.start}-{window.end} than "

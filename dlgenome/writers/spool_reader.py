@@ -7,7 +7,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,20 +57,19 @@ class SpoolReader:
         """The regions that failed, in the order of the run."""
         return [region for _, facts in self.blocks() for _, region in decode_failures(facts)]
 
-    def samples(self) -> Iterator[tuple[Window, Codes]]:
-        """The first row of the first and of the last block: a window and the bases that it had."""
-        last = len(self._starts) - 1
-        for number in sorted({0, last}) if self._starts else ():
-            block = self._block(number)
-            facts = decode_facts(self._part(block, 0))
-            if facts["rows"]:
-                part = self.known_layout.part_slices(block.rows)["", "raw"].start
-                yield decode_windows(facts)[0], self._first_codes(self._part(block, part))
+    def sequences(self) -> Iterator[tuple[Window, Codes]]:
+        """Every window that was scored, with the bases that it had."""
+        for block, facts in self.blocks():
+            parts = self.known_layout.part_slices(block.rows)["", "raw"]
+            windows = iter(decode_windows(facts))
+            for part in range(parts.start, parts.stop):
+                codes = self._codes(self._part(block, part))
+                yield from zip(islice(windows, len(codes)), codes, strict=False)
 
-    def _first_codes(self, chunk: bytes) -> Codes:
-        length = self.known_layout.length
-        row = np.frombuffer(zlib.decompress(chunk), np.int8, 4 * length).reshape(4, length)
-        return np.where(row.any(0), row.argmax(0), 4).astype(np.uint8)
+    def _codes(self, chunk: bytes) -> Codes:
+        """(rows, length); rows that fill up the last chunk come along."""
+        rows = np.frombuffer(zlib.decompress(chunk), np.int8).reshape(-1, 4, self.known_layout.length)
+        return np.where(rows.any(1), rows.argmax(1), 4).astype(np.uint8)
 
     def full_blocks(self) -> int:
         """Blocks before the first that is not full: what a run can go on from."""

@@ -132,6 +132,29 @@ def test_inputs_whose_contents_changed_are_named(
     assert (tmp_path / "run.partial" / "scores.spool").exists()
 
 
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_one_other_base_in_any_window_that_was_scored_is_seen(
+    config: Config, inputs: Path, tmp_path: Path, stop_at: StopAt, row: int
+) -> None:
+    moved = copied(inputs, tmp_path / "moved")
+    with pytest.raises(Interrupted):
+        attribute(config(**moved), **stop_at(8))
+    genome = tmp_path / "moved" / "genome.fa"
+    text = genome.read_text()
+    place = len(">chr1\n") + 100 + 97 * row + 15
+    genome.write_text(text[:place] + "CGTA"["ACGT".index(text[place])] + text[place + 1 :])
+    with pytest.raises(InputError, match=f"other bases at chr1:{95 + 97 * row}-"):
+        attribute(config(resume=True, **moved))
+
+
+def test_folds_that_were_left_out_are_told_by_their_checksums(config: Config, inputs: Path) -> None:
+    folds = request_of(config(folds=(inputs / "fold1.pt",)))
+    (found,) = differences(folds, request_of(config()))
+    before, now = found.removeprefix("the checkpoint (sha256) was ").split(" and is ")
+    assert before.startswith(f"{now},")
+    assert len(before.split(",")) == 2
+
+
 def test_references_from_a_file_are_known_by_their_contents(
     config: Config, tmp_path: Path, stop_at: StopAt
 ) -> None:

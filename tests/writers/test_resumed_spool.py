@@ -184,15 +184,14 @@ def test_scores_of_another_layout_are_not_gone_on_with(
         resumable_blocks(paths, replace(LAYOUT, score_dtype="float16"))
 
 
-def test_samples_are_windows_that_were_read(
+def test_every_window_that_was_scored_is_given_back_with_its_bases(
     tmp_path: Path, rows_of: Callable[[str], Rows], block_rows: int
 ) -> None:
-    rows = rows_of("x" + "." * 8 + "xx")
+    rows = rows_of("x" + "." * 8 + "xx.")
     paths = outputs(tmp_path / "run")
     write(paths, rows)
     with SpoolReader(paths.spool) as reader:
-        found = list(reader.samples())
-    expected = rows[1]
-    assert isinstance(expected, ScoredWindow)
-    assert [window for window, _ in found] == [expected.window]
-    assert np.array_equal(found[0][1], expected.codes)
+        found = list(reader.sequences())
+    expected = [row for row in rows if isinstance(row, ScoredWindow)]
+    assert [window for window, _ in found] == [row.window for row in expected]
+    assert np.array_equal([codes for _, codes in found], [row.codes for row in expected])

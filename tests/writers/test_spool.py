@@ -238,7 +238,7 @@ def test_further_arrays_that_are_not_finite_are_refused(tmp_path: Path, make_row
 def test_an_empty_spool_has_no_rows(paths: OutputPaths) -> None:
     Spool(paths, plain(5)).close()
     with SpoolReader(paths.spool) as reader:
-        assert (reader.rows, reader.full_blocks(), list(reader.samples())) == (0, 0, [])
+        assert (reader.rows, reader.full_blocks(), list(reader.sequences())) == (0, 0, [])
         assert reader.known_layout == plain(5)
     paths.spool.write_bytes(b"")
     with SpoolReader(paths.spool) as reader, pytest.raises(ValueError, match="holds no rows"):
