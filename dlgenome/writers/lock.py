@@ -221,7 +221,7 @@ def _busy(path: Path, found: Mapping[str, Any]) -> str:
     job = f", job {found['job']}" if found.get("job") else ""
     who = f"process {found['pid']} on {found['host']}{job}" if found.get("host") else "another process"
     return (
-        f"{path.parent} is in use by {who}; wait for it or choose another -o "
+        f"-o {str(path).removesuffix('.partial.lock')} is in use by {who}; wait for it or choose another -o "
         "(--force-unlock if it is certain that no such run exists)."
     )
 
