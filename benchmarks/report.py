@@ -13,6 +13,7 @@ from benchmarks.command import Run
 from benchmarks.compare import Comparison, Timing, spread
 
 MEBIBYTE = 2**20
+LARGE_FILES = (".h5", ".bw", ".bed")
 HEADER = (
     "program",
     "precision",
@@ -92,10 +93,10 @@ def memory_text(runs: Sequence[Run]) -> str:
                 f"{finishing / run.seconds:.0%}",
                 f"{run.peak_memory_bytes / MEBIBYTE:.1f} MiB",
                 f"{bytes_a_region(runs[place - 1], run):.0f}" if place else "",
-                *(f"{size / MEBIBYTE:.1f} MiB" for _, size in sorted(run.file_bytes.items())),
+                *(f"{run.file_bytes.get(ending, 0) / MEBIBYTE:.1f} MiB" for ending in LARGE_FILES),
             )
         )
-    return table((*header, *sorted(runs[0].file_bytes)), rows)
+    return table((*header, *LARGE_FILES), rows)
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
