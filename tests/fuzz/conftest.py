@@ -45,30 +45,31 @@ class Worker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.seconds = SECONDS
         self.kinds: tuple[str, ...] = ()
-        self._process = self._start()
+        self._process: subprocess.Popen[str] | None = self._start()
 
     def ask(self, kind: str, what: int | Path) -> Answer:
         """What comes of a damaged file by its number, or of a file by its path."""
         request = {"kind": kind, **({"seed": what} if isinstance(what, int) else {"path": str(what)})}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        self._process = self._process or self._start()
+        answer = self._exchange(self._process, request)
         if isinstance(answer, str):
             self.close()
-            self._process = self._start()
             file = self.folder / f"damaged.{kind.replace(' ', '.')}" if isinstance(what, int) else what
             return Answer(answer, "the process ended", SECONDS, 0, file)
         return Answer(
             answer["outcome"], answer["error"], answer["seconds"], answer["memory"], Path(answer["path"])
         )
 
-    def _answer(self) -> dict[str, Any] | str:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], SECONDS)[0]:
+    def _exchange(self, process: subprocess.Popen[str], request: dict[str, Any]) -> dict[str, Any] | str:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], self.seconds)[0]:
             return "hangs"
-        line = self._process.stdout.readline()
+        line = process.stdout.readline()
         found: dict[str, Any] | str = json.loads(line) if line else "crashed"
         return found
 
@@ -86,12 +87,14 @@ class Worker:
         return process
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-        self._process.wait()
+        """End the process; it starts again when it is needed."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None
+                stream.close()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -565,6 +565,30 @@ KINDS: dict[str, tuple[Callable[[Path], Iterator[bytes]], Damage, Callable[[Path
 }
 
 
+# What must not be, so that it is known to be seen
+
+
+def _fill() -> None:
+    assert len(b"\1" * (600 * 2**20))
+
+
+def _fail() -> None:
+    raise ValueError("a bug")
+
+
+def _talk() -> None:
+    raise DlgenomeError("two\nlines")
+
+
+TRIALS: dict[str, Callable[[], None]] = {
+    "fills the memory": _fill,
+    "asks for too much": lambda: bytearray(8 * 2**30).clear(),
+    "fails": _fail,
+    "says too much": _talk,
+    "hangs": lambda: time.sleep(3600),
+}
+
+
 # The process
 
 
@@ -578,9 +602,14 @@ class Reader:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What came of a request, its time and the memory that it took beyond what there was before."""
         kind = request["kind"]
+        if kind == "trial":
+            return self._answer(TRIALS[request["path"]], self.folder)
         path = Path(request["path"]) if "path" in request else self._damaged(kind, request["seed"])
+        return self._answer(lambda: KINDS[kind][2](path), path)
+
+    def _answer(self, read: Callable[[], None], path: Path) -> dict[str, Any]:
         before, started = _reset_peak(), time.monotonic()
-        outcome, error = _outcome(lambda: KINDS[kind][2](path))
+        outcome, error = _outcome(read)
         return {
             "outcome": outcome,
             "error": error,
