@@ -32,6 +32,11 @@ def _file(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def _bed(text: str | bytes, name: str = "bad.bed") -> Callable[[Path, Path], Given]:
     return lambda folder, inputs: {"regions": _file(folder / name, text)}
 
@@ -233,7 +238,7 @@ CASES = (
     ),
     Bad(
         "foreign .partial",
-        _output("run", lambda out: (out / "run.partial").mkdir()),
+        _output("run", lambda out: _file(_folder(out / "run.partial") / "mine", "x")),
         2,
         ("run.partial", "not made by dlgenome"),
     ),
