@@ -15,10 +15,10 @@ from typing import Any
 
 from dlgenome.errors import InputError
 
-CPU_SECONDS = 10.0
+CPU_SECONDS = 5.0
 """Processor time for any file."""
 CPU_SECONDS_A_BYTE = 1e-8
-"""And for each byte of it; whole files take less than a hundredth."""
+"""And for each byte of it; whole files take a tenth of that."""
 
 _PROGRAM = """
 import json, sys
