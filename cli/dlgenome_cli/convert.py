@@ -16,8 +16,8 @@ from dlgenome_cli.options import COMMON_SETTINGS, model_options, verbosity_optio
     "--output",
     required=True,
     metavar="FILE",
-    help="What to write: X.safetensors (weights and the name of a built-in architecture), or X.pt2 (the "
-    "whole program, for networks of your own).",
+    help="What to write: X.safetensors (the weights with the name of a built-in architecture, or with the "
+    "operations of any other network), or X.pt2 (a program that torch.export.load reads too).",
 )
 @click.option(
     "-t",

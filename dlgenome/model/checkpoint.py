@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError, UnsupportedModelError, UsageError
 from dlgenome.model.architectures.definition import Arguments
 from dlgenome.model.assembly import Assembled, assemble
 from dlgenome.model.bpnetlite import read_bpnetlite
-from dlgenome.model.exported import read_exported
+from dlgenome.model.exported import ExportedFile, read_exported, read_program
 from dlgenome.model.files import FileKind, file_sha256, identify
 from dlgenome.model.keras.read import read_keras
 from dlgenome.model.limits import check_length, check_tensors, is_plain
@@ -28,7 +28,11 @@ MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "weights")
 _SETTINGS_KEYS = ("config", "hyper_parameters")
-_PROGRAMS = {"pt2": "exported program", "torchscript": "TorchScript program (experimental)"}
+_PROGRAMS = {
+    "pt2": "exported program",
+    "safetensors": "exported program",
+    "torchscript": "TorchScript program (experimental)",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,24 @@ class LoadedModel:
     """Targets that the file itself suggests."""
     root: str = ""
     """Path of the user's own module inside ``module``, where an adapter stands before it."""
+    takes: str = ""
+    """What the model takes where that is no DNA sequence."""
+
+    def length(self, window: int | None = None) -> int:
+        """Bases of input: ``window``, or what the model was made for.
+
+        Raises UsageError where neither is known, and UnsupportedModelError for a model that takes no DNA.
+        """
+        if self.takes:
+            raise UnsupportedModelError(
+                f"This model is {self.title or self.architecture} with {self.n_parameters:,} parameters, and"
+                f" takes {self.takes}, no DNA sequence of length x 4; dlgenome's commands explain models of"
+                " DNA."
+            )
+        length = window or self.input_length
+        if length is None:
+            raise UsageError(f"The input length of {self.architecture} is not known; give it with --window.")
+        return length
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,7 @@ class _Contents:
     title: str = ""
     alphabet: str | None = None
     targets: tuple[str, ...] = ()
+    takes: str = ""
     assembled: Assembled | None = None
     """The finished model, of files that say everything."""
 
@@ -120,6 +143,7 @@ def load_model(
         title=assembled.title,
         alphabet=contents.alphabet or assembled.alphabet,
         targets=contents.targets,
+        takes=contents.takes,
     )
 
 
@@ -164,11 +188,14 @@ def _from_keras(path: Path, architecture: str | None, arguments: Mapping[str, ob
         notes=found.notes,
         title=found.title,
     )
-    return _Contents("keras", found.tensors, assembled=assembled)
+    return _Contents("keras", found.tensors, takes=found.takes, assembled=assembled)
 
 
 def _from_safetensors(path: Path) -> _Contents:
     found = read_safetensors(path)
+    if found.program is not None:
+        network = read_program(path, found.program, found.tensors)
+        return _program_contents("safetensors", network, found)
     return _Contents(
         kind="safetensors",
         tensors=found.tensors,
@@ -181,16 +208,24 @@ def _from_safetensors(path: Path) -> _Contents:
 
 def _from_exported(path: Path) -> _Contents:
     found = read_exported(path)
-    said = SafeFile({}, **described(path, found.description))
     outputs, title = found.description.get("outputs"), found.description.get("title")
-    named = isinstance(outputs, list) and len(outputs) == found.n_outputs
-    return _Contents(
-        kind="pt2",
-        tensors=dict(found.module.state_dict()),
-        module=found.module,
-        input_length=found.input_length,
-        outputs=tuple(map(str, outputs)) if named and outputs else (),
+    said = SafeFile(
+        {},
         title=title if isinstance(title, str) else "",
+        outputs=tuple(map(str, outputs)) if isinstance(outputs, list) else (),
+        **described(path, found.description),
+    )
+    return _program_contents("pt2", found, said)
+
+
+def _program_contents(kind: ModelKind, network: ExportedFile, said: SafeFile) -> _Contents:
+    return _Contents(
+        kind=kind,
+        tensors=dict(network.module.state_dict()),
+        module=network.module,
+        input_length=network.input_length,
+        outputs=said.outputs if len(said.outputs) == network.n_outputs else (),
+        title=said.title,
         alphabet=said.alphabet,
         targets=said.targets,
     )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlgenome.errors import UsageError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.outputs import OutputFact, find_outputs, flatten_outputs, run_once
 from dlgenome.model.reach import Reach, measure_reach
@@ -43,7 +42,7 @@ class ModelDescription:
 
 def describe(loaded: LoadedModel, input_length: int | None = None) -> ModelDescription:
     """Everything about the model that running it shows; the loaded module stays untouched."""
-    length = _length(loaded, input_length)
+    length = loaded.length(input_length)
     outputs = find_outputs(loaded.module, length, model_length=loaded.input_length)
     return ModelDescription(
         input_length=length,
@@ -57,7 +56,7 @@ def describe(loaded: LoadedModel, input_length: int | None = None) -> ModelDescr
 
 def layers(loaded: LoadedModel, input_length: int | None = None) -> list[LayerFact]:
     """Path, class, parameters and output shape of every innermost module, found on a copy."""
-    length = _length(loaded, input_length)
+    length = loaded.length(input_length)
     module = copy.deepcopy(loaded.module)
     shapes: dict[str, list[tuple[int, ...]]] = {}
     innermost = {
@@ -88,10 +87,3 @@ def _recorder(shapes: list[tuple[int, ...]]) -> Any:
         shapes.append(tuple(first.shape[1:]))
 
     return record
-
-
-def _length(loaded: LoadedModel, input_length: int | None) -> int:
-    length = input_length or loaded.input_length
-    if length is None:
-        raise UsageError(f"The input length of {loaded.architecture} is not known; give it with --window.")
-    return length

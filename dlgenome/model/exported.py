@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,26 +48,52 @@ def read_exported(path: Path) -> ExportedFile:
     Raises InputError for a damaged file and for one with parts that would have to be run, and
     UnsupportedModelError for a program that fixes its batch size or has other operations than PyTorch's own.
     """
-    with open_archive(path) as archive:
-        try:
-            return _read(path, archive)
-        except DlgenomeError:
-            raise
-        except Exception as error:  # any, for whatever the graph says is called
-            raise InputError(
-                f"The model file {path} is a damaged torch.export file, or of a form that is not known"
-                f" ({type(error).__name__}: {first_line(error)}); export it again with torch 2.8 or later."
-            ) from error
+    with _reading(path, "torch.export file", "export it again with torch 2.8 or later"):
+        with open_archive(path) as archive:
+            program, tensors, description = open_exported(path, archive)
+        return _build(path, program, tensors, description)
 
 
-def _read(path: Path, archive: zipfile.ZipFile) -> ExportedFile:
+def read_program(path: Path, program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ExportedFile:
+    """The network of a program whose tensors stand in another file; as harmless as `read_exported`."""
+    with _reading(path, "program", "write it again with `dlgenome convert`"):
+        return _build(path, program, tensors, {})
+
+
+@contextmanager
+def _reading(path: Path, what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except DlgenomeError:
+        raise
+    except Exception as error:  # any, for whatever the graph says is called
+        raise InputError(
+            f"The model file {path} is a damaged {what}, or of a form that is not known"
+            f" ({type(error).__name__}: {first_line(error)}); {remedy}."
+        ) from error
+
+
+def open_exported(
+    path: Path, archive: zipfile.ZipFile
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """The program as the archive's JSON has it, its tensors by path, and dlgenome's own description."""
     root = next(name for name in archive.namelist() if name.endswith("models/model.json"))
     root = root.removesuffix("models/model.json")
     program = _json(archive, f"{root}models/model.json")["graph_module"]
-    graph, signature = program["graph"], program["signature"]
     tensors: dict[str, Tensor] = {}
     for kind in ("weights", "constants"):
         tensors |= _tensors(path, archive, f"{root}data/{kind}/", f"model_{kind}_config.json")
+    extra = f"{root}extra/{DESCRIPTION}"
+    description = _json(archive, extra) if extra in archive.namelist() else {}
+    if not isinstance(description, dict):
+        raise TypeError("its description is not a JSON object")
+    return program, tensors, description
+
+
+def _build(
+    path: Path, program: Mapping[str, Any], tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> ExportedFile:
+    graph, signature = program["graph"], program["signature"]
     held, inputs = _signature(signature["input_specs"])
     outputs = [
         spec["user_output"]["arg"]["as_tensor"]["name"]
@@ -83,10 +110,6 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ExportedFile:
     steps = [read_step(path, node) for node in graph["nodes"]]
     module = ExportedNetwork(steps, tensors, held, inputs, outputs)
     module.refuse_huge([_example_shape(graph["tensor_values"][name]["sizes"]) for name in inputs])
-    extra = f"{root}extra/{DESCRIPTION}"
-    description = _json(archive, extra) if extra in archive.namelist() else {}
-    if not isinstance(description, dict):
-        raise TypeError("its description is not a JSON object")
     return ExportedFile(module, length, len(outputs), description)
 
 

@@ -27,6 +27,35 @@ class SafeFile:
     arguments: Arguments = field(default_factory=dict)
     alphabet: str | None = None
     targets: tuple[str, ...] = ()
+    program: Mapping[str, Any] | None = None
+    """The operations themselves, of networks that are no built-in architecture."""
+    title: str = ""
+    outputs: tuple[str, ...] = ()
+
+
+PROGRAM = "program"
+"""Stands for the name of an architecture where the file holds the operations themselves."""
+
+
+def save_program(
+    program: Mapping[str, Any],
+    tensors: Tensors,
+    path: Path,
+    *,
+    title: str,
+    outputs: Sequence[str] = (),
+    targets: Sequence[str] = (),
+) -> None:
+    """Write the operations of a network and their tensors to one file that needs no flags to load."""
+    metadata = {
+        "format": "pt",
+        "architecture": PROGRAM,
+        "program": json.dumps(program, separators=(",", ":")),
+        "title": title,
+        "outputs": json.dumps(list(outputs)),
+        "targets": json.dumps(list(targets)),
+    }
+    _save(tensors, path, metadata)
 
 
 def save_safetensors(
@@ -51,10 +80,15 @@ def save_safetensors(
         "alphabet": alphabet,
         "targets": json.dumps(list(targets)),
     }
-    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    _save(module.state_dict(), path, metadata)
+
+
+def _save(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
+    # clones, because safetensors refuse tensors that share memory
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
-        save_file(tensors, unfinished, metadata=metadata)
+        save_file(dict(tensors), unfinished, metadata=metadata)
         unfinished.replace(path)
 
 
@@ -76,6 +110,8 @@ def read_safetensors(path: Path) -> SafeFile:
         path, metadata | {key: _json(path, key, metadata[key]) for key in _IN_JSON if key in metadata}
     )
     architecture = metadata.get("architecture")
+    if architecture == PROGRAM:
+        return _with_program(path, tensors, metadata, said)
     if architecture not in ARCHITECTURES:
         return SafeFile(tensors, **said)
     arguments = _json(path, "arguments", metadata.get("arguments", "{}"))
@@ -85,6 +121,20 @@ def read_safetensors(path: Path) -> SafeFile:
 
 
 _IN_JSON = ("targets",)
+
+
+def _with_program(
+    path: Path, tensors: Tensors, metadata: Mapping[str, str], said: dict[str, Any]
+) -> SafeFile:
+    program = _json(path, "program", metadata.get("program", "null"))
+    outputs = _json(path, "outputs", metadata.get("outputs", "[]"))
+    if not isinstance(program, dict) or not isinstance(outputs, list):
+        raise InputError(
+            f"{path} says that it holds a program, but its metadata has none that can be read;"
+            " write it again with `dlgenome convert`."
+        )
+    title, names = metadata.get("title", ""), tuple(map(str, outputs))
+    return SafeFile(tensors, program=program, title=title, outputs=names, **said)
 
 
 def _json(path: Path, entry: str, text: str) -> Any:

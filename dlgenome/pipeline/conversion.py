@@ -10,10 +10,10 @@ import torch
 from dlgenome.errors import DlgenomeError, InputError, UnsupportedModelError, UsageError
 from dlgenome.model.architectures.registry import ARCHITECTURES
 from dlgenome.model.checkpoint import LoadedModel, load_model
-from dlgenome.model.exporting import save_exported
+from dlgenome.model.exporting import exported_program, save_exported
 from dlgenome.model.inputs import InputForm, adapt
 from dlgenome.model.outputs import flatten_outputs
-from dlgenome.model.safe_files import save_safetensors
+from dlgenome.model.safe_files import save_program, save_safetensors
 from dlgenome.model.targets import check_targets, parse_targets, suggest_targets
 from dlgenome.pipeline.modelling import ModelRequest
 
@@ -42,27 +42,21 @@ def convert_model(
     window: int | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """The checkpoint as ``output``: .safetensors of a built-in architecture, or .pt2 of any other.
+    """The checkpoint as ``output``, a .safetensors or .pt2 file that loads without flags.
 
     The written file is loaded again and its predictions are compared. Raises UsageError where the form of the
     output does not suit the model, and InputError where the predictions differ.
     """
     _check_output(output, overwrite)
     loaded = request.load()
-    length = window or loaded.input_length
-    if length is None:
-        raise UsageError(f"The input length of {loaded.architecture} is not known; give it with --window.")
+    length = loaded.length(window)
     adapted = request.adapt(loaded, length)
     facts = check_targets(adapted.module, parse_targets(targets), length, model_length=loaded.input_length)
     targets = targets or loaded.targets or suggest_targets(facts)
     if output.suffix == ".safetensors":
-        _write_safetensors(request, loaded, output, length, targets)
+        _write_safetensors(request, loaded, adapted, output, length, targets)
     else:
-        description = {
-            "title": loaded.title or loaded.architecture,
-            "outputs": list(loaded.outputs),
-            "targets": list(targets),
-        }
+        description = {"title": _title(loaded), "outputs": list(loaded.outputs), "targets": list(targets)}
         save_exported(adapted.module, output, length=length, description=description)
     try:
         difference = _difference(adapted, output, length)
@@ -75,7 +69,7 @@ def convert_model(
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.suffix not in (".safetensors", ".pt2"):
         raise UsageError(
-            f"-o {output}: end the name in .safetensors (built-in architectures) or .pt2 (any other)."
+            f"-o {output}: end the name in .safetensors, or in .pt2 for what torch.export.load reads as well."
         )
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first.")
@@ -83,18 +77,23 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise UsageError(f"{output} exists; choose another name, or replace it with --overwrite.")
 
 
+def _title(loaded: LoadedModel) -> str:
+    return loaded.title or loaded.architecture
+
+
 def _write_safetensors(
-    request: ModelRequest, loaded: LoadedModel, output: Path, length: int, targets: tuple[str, ...]
+    request: ModelRequest,
+    loaded: LoadedModel,
+    adapted: LoadedModel,
+    output: Path,
+    length: int,
+    targets: tuple[str, ...],
 ) -> None:
-    if loaded.architecture not in ARCHITECTURES:
-        raise UsageError(
-            f"{request.path} is {loaded.architecture}, which is not built into dlgenome, and safetensors hold"
-            " weights but no network; write the program itself with -o NAME.pt2."
-        )
-    if request.form.extra:
-        raise UsageError(
-            "--extra-input is not kept in a safetensors file; write -o NAME.pt2, which keeps it."
-        )
+    """A built-in architecture by its name; the operations themselves of any other network."""
+    if loaded.architecture not in ARCHITECTURES or request.form.extra:
+        program, tensors = exported_program(adapted.module, length)
+        save_program(program, tensors, output, title=_title(loaded), outputs=loaded.outputs, targets=targets)
+        return
     alphabet = request.form.alphabet
     save_safetensors(
         loaded.module,

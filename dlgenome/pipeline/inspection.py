@@ -17,7 +17,7 @@ from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.readout import Readout
 from dlgenome.encoding import one_hot
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError
 from dlgenome.model.checkpoint import LoadedModel
 from dlgenome.model.description import ModelDescription, describe
 from dlgenome.model.inputs import adapt
@@ -115,9 +115,7 @@ def inspect_model(
     Without targets the first that the model suggests is taken.
     """
     model = request.load()
-    length = window or model.input_length
-    if length is None:
-        raise UsageError(f"The input length of {model.architecture} is not known; give it with --window.")
+    length = model.length(window)
     model = adapt(model, request.form, length)  # its notes are part of the answer
     description = describe(model, length)
     chosen = targets or tuple(text.split(" ..")[0] for text in description.targets[:1])

@@ -138,9 +138,7 @@ def model_request(config: RunConfig, path: Path) -> ModelRequest:
 def window_length(config: RunConfig, model: LoadedModel, record_length: int | None) -> int:
     """Bases of input: the model's own length, ``--window``, or that of the FASTA records."""
     known = model.input_length
-    length = config.window or known or record_length
-    if length is None:
-        raise UsageError(f"The input length of {model.architecture} is not known; give it with --window.")
+    length = model.length(config.window or known or record_length)
     if known is not None and length != known:
         raise UsageError(
             f"--window {length}: this {model.architecture} model takes {known} bases; leave --window out."

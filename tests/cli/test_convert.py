@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from dlgenome_cli.main import cli
 
@@ -60,25 +62,82 @@ def test_written_file_describes_itself_and_needs_no_flags(
         assert words in told
 
 
-def test_a_network_of_ones_own_becomes_a_program(inputs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "linear.pt2"
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_a_network_of_ones_own_becomes_a_program(inputs: Path, tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"linear{suffix}"
     flags = ["--architecture", f"{inputs / 'linear.py'}:linear", "--window", "100"]
     result = run("convert", inputs / "linear.pt", *flags, "--alphabet", "TGCA", "-o", output)
     assert result.exit_code == 0, result.stderr
     found = json.loads(run("inspect", output, "--json").stdout)
-    assert (found["kind"], found["input_length"], found["alphabet"]) == ("pt2", 100, "ACGT")
+    assert (found["kind"], found["input_length"], found["alphabet"]) == (
+        output.suffix.removeprefix("."), 100, "ACGT",
+    )  # fmt: skip
+    assert found["architecture"] == "exported program"
     assert found["targets"] == ["index:0 .. index:2"]
     assert found["title"].endswith("linear.py:linear")
-    refused = run("convert", inputs / "linear.pt", *flags, "-o", tmp_path / "linear.safetensors")
-    assert refused.exit_code == 2
-    assert "write the program itself with -o NAME.pt2" in refused.stderr
-    assert [entry.name for entry in tmp_path.iterdir()] == ["linear.pt2"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [output.name]
 
 
-def test_scores_of_the_written_file_are_those_of_the_checkpoint(
-    attribute: object, inputs: Path, tmp_path: Path, read_scores: object
+def test_a_keras_file_becomes_a_safe_file(tmp_path: Path) -> None:
+    packed = Path(__file__).parents[1] / "model" / "keras" / "files" / "chrombpnet_nobias.keras2.h5.gz"
+    (tmp_path / "nobias.h5").write_bytes(gzip.decompress(packed.read_bytes()))
+    result = run("convert", tmp_path / "nobias.h5", "-o", tmp_path / "nobias.safetensors")
+    assert result.exit_code == 0, result.stderr
+    before, after = (
+        json.loads(run("inspect", tmp_path / name, "--json").stdout)
+        for name in ("nobias.h5", "nobias.safetensors")
+    )
+    for entry in ("title", "input_length", "outputs", "output_names", "targets", "reaches"):
+        assert after[entry] == before[entry]
+
+
+def test_a_model_of_images_is_named_and_refused(tmp_path: Path) -> None:
+    packed = Path(__file__).parents[1] / "model" / "keras" / "files" / "images.keras2.h5.gz"
+    (tmp_path / "images.h5").write_bytes(gzip.decompress(packed.read_bytes()))
+    result = run("inspect", tmp_path / "images.h5")
+    assert result.exit_code == 5
+    assert "no DNA sequence" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("program", "null", "its metadata has none that can be read"),
+        ("program", "{}", "is a damaged program"),
+        ("program", '{"graph": {', "entry `program` of the file's metadata is not JSON"),
+        ("outputs", "{}", "its metadata has none that can be read"),
+        ("node", "torch.ops.aten.from_file.default", "from_file"),
+        ("node", "os.system", "os.system"),
+    ],
+)
+def test_a_program_that_makes_no_sense_is_refused(
+    inputs: Path, tmp_path: Path, entry: str, value: str, message: str
 ) -> None:
-    output = tmp_path / "linear.pt2"
+    flags = ["--architecture", f"{inputs / 'linear.py'}:linear", "--window", "100"]
+    path = tmp_path / "linear.safetensors"
+    assert run("convert", inputs / "linear.pt", *flags, "-o", path).exit_code == 0
+    with safe_open(path, framework="pt") as stream:
+        said = stream.metadata()
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    if entry == "node":
+        program = json.loads(said["program"])
+        program["graph"]["nodes"][0]["target"] = value
+        said["program"] = json.dumps(program)
+    else:
+        said[entry] = value
+    save_file(tensors, path, metadata=said)
+    result = run("inspect", path)
+    assert result.exit_code in (3, 5)
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_scores_of_the_written_file_are_those_of_the_checkpoint(
+    attribute: object, inputs: Path, tmp_path: Path, read_scores: object, suffix: str
+) -> None:
+    output = tmp_path / f"linear{suffix}"
     flags = ["--architecture", f"{inputs / 'linear.py'}:linear", "--window", "100"]
     assert run("convert", inputs / "linear.pt", *flags, "-o", output).exit_code == 0
     scores = []
@@ -141,7 +200,7 @@ def test_a_file_that_predicts_something_else_is_removed(
 
 
 def test_a_description_that_makes_no_sense_is_refused(inputs: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     tensors = load_file(inputs / "bpnet.safetensors")
     for entry, value, message in (

@@ -19,7 +19,7 @@ from dlgenome.guards.archives import open_archive, read_member
 from dlgenome.guards.hdf5 import check_hdf5
 from dlgenome.model.keras.assemble import assemble_keras
 from dlgenome.model.keras.families import name_family, rebuild_description
-from dlgenome.model.keras.module import input_length
+from dlgenome.model.keras.module import input_length, sequence_axes
 from dlgenome.model.keras.storage import child, reading, text_attribute
 from dlgenome.model.keras.weights import Weights
 
@@ -41,6 +41,8 @@ class KerasFile:
     input_length: int | None
     outputs: tuple[str, ...]
     notes: tuple[str, ...]
+    takes: str = ""
+    """What the model takes where that is no DNA sequence."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ def read_keras(
                 f"{path} was written by Keras {version}; load and save it again with Keras 2 or 3."
             )
         found = assemble_keras(path, model, weights, 2 if version.startswith("2") else 3)
+    first = found.module.inputs[0].shape
     return KerasFile(
         module=found.module,
         tensors=found.tensors,
         title=name_family(found.layers),
-        input_length=input_length(found.module.inputs[0].shape),
+        input_length=input_length(first),
         outputs=found.outputs,
         notes=found.notes,
+        takes="" if sequence_axes(first) else f"values of shape {' x '.join(str(n or 'any') for n in first)}",
     )
 
 
