@@ -1,16 +1,13 @@
-"""What every test gets: a command run in one test leaves no settings behind for the next."""
+"""What every test gets: the log settings of a fresh process, whatever commands ran before it."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("dlgenome", "py.warnings")]
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+def _logging_as_in_a_fresh_process() -> None:
+    for name in ("dlgenome", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)

@@ -76,7 +76,7 @@ def capture(
         try:
             script = torchscript.is_torchscript(frozen)
             plain = torchscript.converted(frozen, example) if script else frozen
-            exported, notes = _export(plain, example, _decompositions(rules))
+            exported, notes = _export(plain, example, rules)
             return _read(exported, root, (torchscript.NOTE, *notes) if script else notes)
         except UnsupportedModelError:
             raise
@@ -107,11 +107,36 @@ def _quiet() -> Iterator[None]:
 
 
 def _export(
-    module: nn.Module, example: Tensor, table: dict[Any, Any]
+    module: nn.Module, example: Tensor, rules: Mapping[Any, Rule]
 ) -> tuple[ExportedProgram, tuple[str, ...]]:
     exported: ExportedProgram = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
     notes = _switch_off_dropout(exported)
-    return exported.run_decompositions(table), notes
+    # Taking operations apart traces the model once more, and most models have nothing to take apart.
+    if not _is_whole(exported, rules):
+        exported = exported.run_decompositions(_decompositions(rules))
+    return exported, notes
+
+
+def _is_whole(exported: ExportedProgram, rules: Mapping[Any, Rule]) -> bool:
+    """Whether every operation on the sequence has a rule as it is, and none writes into a value."""
+    names = set(exported.graph_signature.user_inputs)
+    dependent = {node for node in exported.graph.nodes if node.name in names}
+    for node in exported.graph.nodes:
+        if node.op != "call_function":
+            continue
+        is_operation = isinstance(node.target, torch._ops.OpOverload)
+        if is_operation and node.target._schema.is_mutable:
+            return False
+        if not dependent.isdisjoint(node.all_input_nodes) and isinstance(node.meta.get("val"), _VALUES):
+            dependent.add(node)
+            dropout = node.target is torch.ops.aten.dropout.default  # switched off by now
+            if is_operation and not dropout and node.target not in rules:
+                return False
+    return True
+
+
+_VALUES = (Tensor, tuple, list)
+"""What is not about sizes."""
 
 
 def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str) -> CapturedGraph:

@@ -12,7 +12,10 @@ from dlgenome.attribution.capture import CapturedGraph
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.errors import UnsupportedModelError
 
-VIEWS = ("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default")
+VIEWS = (
+    *("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default"),
+    *("aten.flatten.using_ints", "aten.unflatten.int"),
+)
 Info = ValueInfo | tuple[ValueInfo, ...]
 
 

@@ -117,7 +117,7 @@ nodes = st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 20), st.int
 
 @pytest.mark.slow
 @settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

@@ -107,9 +107,9 @@ def test_a_folder_with_files_is_refused_and_replaced_on_request(tmp_path: Path) 
     assert "--overwrite" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
-    assert demo(tmp_path, "--overwrite", "-q").exit_code == 0
+    assert demo(tmp_path, "--overwrite", "-q", "--regions", "2").exit_code == 0
     before = DemoFiles(tmp_path).genome.read_text()
-    other = demo(tmp_path, "--overwrite", "-q", "--seed", "1")
+    other = demo(tmp_path, "--overwrite", "-q", "--regions", "2", "--seed", "1")
     assert other.exit_code == 0
     assert other.stderr == ""
     assert notes.read_text() == "mine"

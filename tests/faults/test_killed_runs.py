@@ -17,7 +17,7 @@ import pytest
 
 from dlgenome.writers.spool_reader import SpoolReader
 
-KILLS = int(os.environ.get("DLGENOME_KILLS", "2"))
+KILLS = int(os.environ.get("DLGENOME_KILLS", "1"))
 SECONDS_TO_STOP = 10.0
 UNSYNCED_BYTES = 60_000
 """More than the run writes between two syncs."""

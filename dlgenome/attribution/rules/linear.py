@@ -267,7 +267,7 @@ LINEAR, ALONG, SLICE, RESHAPE, IDENTITY = Linear(), AlongAxes(), Slice(), Reshap
 
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), View()),
-    aten.unsqueeze.default: RESHAPE,
+    **dict.fromkeys((aten.flatten.using_ints, aten.unflatten.int, aten.unsqueeze.default), RESHAPE),
     **dict.fromkeys((aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims), RESHAPE),
     aten.permute.default: Permute(),
     **dict.fromkeys((aten.transpose.int, aten.t.default, aten.expand.default), LINEAR),
