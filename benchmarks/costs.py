@@ -68,7 +68,7 @@ def step(length: int, sequences: int) -> tuple[Codes, Codes]:
 def cost_of_targets(arguments: argparse.Namespace) -> str:
     """Two targets over one."""
     one, two = (engine(arguments, texts, 0) for texts in (["counts"], ["counts", PROFILE]))
-    codes, references = step(arguments.length, one.sequences_per_step)
+    codes, references = step(arguments.length, one.sequences_at_once)
     return ratio(
         arguments.rounds, lambda: two.explain(codes, references), lambda: one.explain(codes, references)
     )
@@ -77,7 +77,7 @@ def cost_of_targets(arguments: argparse.Namespace) -> str:
 def cost_of_folds(arguments: argparse.Namespace) -> str:
     """All folds in one pass over their sum one by one."""
     engines = [engine(arguments, ["counts"], seed) for seed in range(arguments.folds)]
-    codes, references = step(arguments.length, engines[0].sequences_per_step)
+    codes, references = step(arguments.length, engines[0].sequences_at_once)
     window = Window(Region("chr1", 0, arguments.length), "chr1", 0, arguments.length, arguments.length // 2)
     batch = Batch([window] * len(codes), codes, codes, references)
 

@@ -33,7 +33,7 @@ def prepare(task: Task) -> Prepared:
         device=device,
         dtype=task.dtype,
     )
-    size = deep_lift.sequences_per_step
+    size = deep_lift.sequences_at_once
 
     def explain() -> Scores:
         steps = [

@@ -12,7 +12,7 @@ from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape, ValueInfo
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.readout import Readout
-from dlgenome.attribution.rules.base import Source
+from dlgenome.attribution.rules.base import Kept, Source
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,20 @@ class BlamingEngine(Engine):
     """An engine that keeps every value and compares both sides of every operation on the way back."""
 
     def __init__(self, program: Program, step: StepShape) -> None:
-        super().__init__(program, step)
-        self._keep = {program.sequences, *(s.call.name for s in program.steps)}
+        super().__init__(program, step, keep_all=True)
         self._missed: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def blame(self, rows: Tensor, readout: Readout) -> list[OperationError]:
         """Errors of all operations that one target needs, the worst first."""
         self._missed = {}
-        values, kept = self._forward(rows)
-        output = values[self.program.output]
-        weights = readout.weights(output, self.step)
-        self._backward(self._seed(readout, weights, output), kept, rows)
-        x, r = readout.predictions(output, weights, self.step)
+        sequences = self._forward(rows[: self.step.sequences], self._sequence_values)
+        references = self._forward(rows[self.step.sequences :], self._pair_values)
+        outputs = sequences.output, references.output
+        weights = readout.weights(*outputs, self.step)
+        seed = self._seed(readout, weights, references.output)
+        self._backward(seed, Kept(sequences.kept, references.kept), references.rows, spare=False)
+        x, r = readout.predictions(*outputs, weights, self.step)
         scale = (x - r).abs().mean().double()
         found = [
             OperationError(
@@ -53,9 +54,11 @@ class BlamingEngine(Engine):
         ]
         return sorted(found, key=lambda fact: -fact.error)
 
-    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
+    def _send_back(
+        self, step: Step, multiplier: Any, kept: Kept, waiting: dict[str, Any], spare: bool
+    ) -> None:
         own: dict[str, Any] = {}
-        super()._send_back(step, multiplier, kept, own)
+        super()._send_back(step, multiplier, kept, own, spare)
         before = sum(
             self._carried(ref.name, own[ref.name], kept) for ref in step.call.inputs if ref.name in own
         )
@@ -64,22 +67,22 @@ class BlamingEngine(Engine):
         for name, part in own.items():
             waiting[name] = _joined(waiting.get(name), part)
 
-    def _carried(self, name: str, multiplier: Any, kept: dict[str, Any]) -> Tensor:
+    def _carried(self, name: str, multiplier: Any, kept: Kept) -> Tensor:
         """Sum of m (x - r) of a value, (pairs,) in float64."""
-        info, value = self.program.infos[name], kept[name]
+        info, x, r = self.program.infos[name], kept.sequences[name], kept.references[name]
         if isinstance(info, tuple):
             parts = [
-                self._single(part, m, one)
-                for part, m, one in zip(info, multiplier, value, strict=False)
-                if m is not None
+                self._single(part, *one)
+                for part, *one in zip(info, multiplier, x, r, strict=False)
+                if one[0] is not None
             ]
             return torch.stack(parts).sum(0)
-        return self._single(info, multiplier, value)
+        return self._single(info, multiplier, x, r)
 
-    def _single(self, info: ValueInfo, multiplier: Tensor, value: Tensor) -> Tensor:
+    def _single(self, info: ValueInfo, multiplier: Tensor, x: Tensor, r: Tensor) -> Tensor:
         batch = info.batch
         assert batch is not None
-        gap = self.step.sequence_part(value, batch) - self.step.reference_part(value, batch)
+        gap = self.step.sequence_part(x, batch) - self.step.pair_part(r, batch)
         carried = self.step.pair_part(multiplier, batch).double() * gap.double()
         rows = carried.movedim((batch.axis + 1, batch.axis + 2), (0, 1))
         return rows.reshape(self.step.pairs, -1).sum(1)

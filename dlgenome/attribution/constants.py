@@ -29,13 +29,14 @@ def evaluate_constants(program: Program, batch_size: int) -> dict[str, Any]:
     return values
 
 
-def require_equal_rows(program: Program, values: dict[str, Any], rows: int) -> None:
+def require_equal_rows(program: Program, rows: int) -> None:
     """Raise UnsupportedModelError where an operation meets a constant that is not the same in every row.
 
     A positional encoding that runs along the batch is one: a sequence's prediction, and its scores, would
     depend on its place in the batch.
     """
     growing = {node.name: axes for node in program.constants if (axes := _growing(node))}
+    values = evaluate_constants(program, rows) if growing else {}
     for step in program.steps:
         for ref in refs_in((step.call.args, step.call.kwargs)):
             axes = growing.get(ref.name, [])

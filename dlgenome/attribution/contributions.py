@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,18 @@ class Contributions:
     kept only where its standard error is asked for."""
     squared_deviations: NDArray[np.float64] | None = None
     """(sequences, length): sum over references of the squared deviation of these from their mean."""
+
+
+def joined_sequences(parts: Sequence[Contributions]) -> Contributions:
+    """Scores of several lots of sequences as those of all of them."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else np.concatenate(values)
+
+    return Contributions(**{field.name: joined(field.name) for field in fields(Contributions)})
 
 
 def summarised(scores: Contributions) -> Contributions:

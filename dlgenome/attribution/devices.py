@@ -16,7 +16,7 @@ MAX_WORKERS = 1024
 _CHOICES = "auto, cpu, cpu:N, cuda, cuda:0, cuda:all or mps"
 _CPU_VALUE_BYTES = 16 * 2**20
 """Size of the largest value on the CPU: beyond this, steps gain nothing and memory grows."""
-_MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD = -3, -1
+_MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD, _MALLOPT_ARENA_MAX = -3, -1, -8
 
 
 def resolve_devices(name: str) -> tuple[torch.device, ...]:
@@ -100,7 +100,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
 
     Every step frees and takes the same large values; without this each one is mapped and zeroed anew, which
-    costs about as much as the arithmetic. Does nothing on other systems, or where the user tuned malloc.
+    costs about as much as the arithmetic. All threads share what is kept. Does nothing on other systems, or
+    where the user tuned malloc.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -108,3 +109,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MALLOPT_MMAP_THRESHOLD, 2**30)
         mallopt(_MALLOPT_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MALLOPT_ARENA_MAX, 1)

@@ -1,4 +1,6 @@
-"""Runs a program: one forward pass over sequences and references, one backward pass over the pairs.
+"""Runs a program: a forward pass over sequences, one over references, one backward pass over the pairs.
+
+The forward pass of the sequences serves every step of their references.
 
 DeepLIFT as reverse accumulation of multipliers (arXiv 1704.02685, section 3.2, the chain rule): each rule
 turns the multiplier of an operation's output into those of its inputs.
@@ -7,7 +9,8 @@ turns the multiplier of an operation's output into those of its inputs.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +20,10 @@ from torch import Tensor
 from dlgenome.attribution.constants import evaluate_constants, require_equal_rows
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.memory import plan_memory
 from dlgenome.attribution.precise import precise_steps, widened
 from dlgenome.attribution.readout import Readout, numbers
-from dlgenome.attribution.rules.base import Backward, Call, fill
+from dlgenome.attribution.rules.base import Call, Kept, fill
 from dlgenome.attribution.steady import steady_bits
 
 
@@ -40,18 +44,34 @@ class PairMultipliers:
         return self.pair_predictions[:, 0]
 
 
+@dataclass(frozen=True)
+class Forwarded:
+    """A forward pass over the sequences or the references of a step."""
+
+    rows: Tensor
+    """(rows, bases, length)."""
+    output: Tensor
+    """(rows, columns)."""
+    kept: dict[str, Any]
+    """What the way back needs, by name."""
+
+
 class Engine:
     """A program bound to one step shape; constants are evaluated once."""
 
-    def __init__(self, program: Program, step: StepShape, *, precise: bool = True) -> None:
-        """Evaluate the constants; ``precise`` computes the last linear operations in float64."""
+    def __init__(
+        self, program: Program, step: StepShape, *, precise: bool = True, keep_all: bool = False
+    ) -> None:
+        """Evaluate the constants; ``precise`` computes the last linear operations in float64.
+
+        ``keep_all`` keeps every value of the forward passes for the way back.
+        """
         program.require_supported()
         self.program, self.step = program, step
-        self._forward_values = evaluate_constants(program, step.rows)
-        require_equal_rows(program, self._forward_values, step.rows)
+        require_equal_rows(program, step.rows)
+        self._sequence_values = evaluate_constants(program, step.sequences)
         self._pair_values = evaluate_constants(program, step.pairs)
-        self._keep = _kept_names(program)
-        self._last_use = _last_uses(program)
+        self._memory = plan_memory(program, keep_all=keep_all)
         self._precise = precise_steps(program) if precise else frozenset()
         self._pair_arguments = {
             s.call.name: self._arguments(s.call, self._pair_values) for s in program.steps
@@ -59,32 +79,54 @@ class Engine:
         self._rules = {
             s.call.name: s.rule.bound(s.call, self._pair_arguments[s.call.name][0]) for s in program.steps
         }
+        self._is_steady = all(rule.steady for rule in self._rules.values())
 
-    @torch.no_grad()
     def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
         """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length).
 
         ``targets`` are readouts of the output, or how many numbers it has.
         """
+        sequences = self.forward_sequences(rows[: self.step.sequences])
+        return self.run_pairs(sequences, rows[self.step.sequences :], targets)
+
+    @torch.no_grad()
+    def forward_sequences(self, rows: Tensor) -> Forwarded:
+        """The forward pass of (sequences, bases, length), for any number of :meth:`run_pairs`."""
+        return self._forward(rows, self._sequence_values)
+
+    @torch.no_grad()
+    def run_pairs(
+        self, sequences: Forwarded, references: Tensor, targets: int | Sequence[Readout]
+    ) -> PairMultipliers:
+        """Multipliers of every target for references (pairs, bases, length), sequence by sequence."""
+        return self._run(sequences, self._forward(references, self._pair_values), targets)
+
+    def _run(
+        self, sequences: Forwarded, references: Forwarded, targets: int | Sequence[Readout]
+    ) -> PairMultipliers:
         readouts = numbers(targets) if isinstance(targets, int) else targets
-        multipliers = []
-        with steady_bits(rows.device):
-            values, kept = self._forward(rows)
-            output = values[self.program.output]
-            weights = [readout.weights(output, self.step) for readout in readouts]
-            for readout, weight in zip(readouts, weights, strict=True):
-                multipliers.append(self._backward(self._seed(readout, weight, output), kept, rows))
-        return self._result(multipliers, output, readouts, weights)
+        outputs = sequences.output, references.output
+        kept = Kept(sequences.kept, references.kept)
+        weights = [readout.weights(*outputs, self.step) for readout in readouts]
+        seeds = [self._seed(*pair, references.output) for pair in zip(readouts, weights, strict=True)]
+        # Points that are their own references are read as both.
+        last = None if sequences is references else seeds[-1]
+        with self._steadily(references.rows):
+            multipliers = [self._backward(seed, kept, references.rows, spare=seed is last) for seed in seeds]
+        return self._result(multipliers, outputs, readouts, weights)
+
+    def _steadily(self, like: Tensor) -> AbstractContextManager[object]:
+        return nullcontext() if self._is_steady else steady_bits(like.device)
 
     def _result(
         self,
         multipliers: list[Tensor],
-        output: Tensor,
+        outputs: tuple[Tensor, Tensor],
         readouts: Sequence[Readout],
         weights: Sequence[Tensor],
     ) -> PairMultipliers:
         predicted = [
-            readout.predictions(output, weight, self.step)
+            readout.predictions(*outputs, weight, self.step)
             for readout, weight in zip(readouts, weights, strict=True)
         ]
         x, r = (torch.stack([pair[side] for pair in predicted], -1) for side in (0, 1))
@@ -101,45 +143,48 @@ class Engine:
         filled = fill(call.args, values), fill(call.kwargs, values)
         return widened(filled) if call.name in self._precise else filled
 
-    def _forward(self, rows: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-        values: dict[str, Any] = {**self._forward_values, self.program.sequences: rows}
-        kept = {self.program.sequences: rows} if self.program.sequences in self._keep else {}
-        for index, step in enumerate(self.program.steps):
-            call = step.call
-            rule = self._rules[call.name]
-            values[call.name] = rule.forward(call, *self._arguments(call, values))
-            if call.name in self._keep:
-                kept[call.name] = values[call.name]
-            for name in self._last_use.get(index, ()):
-                del values[name]
-        return values, kept
+    def _forward(self, rows: Tensor, constants: Mapping[str, Any]) -> Forwarded:
+        plan = self._memory
+        values: dict[str, Any] = {**constants, self.program.sequences: rows}
+        kept = {self.program.sequences: rows} if self.program.sequences in plan.kept else {}
+        with self._steadily(rows):
+            for index, step in enumerate(self.program.steps):
+                call, rule = step.call, self._rules[step.call.name]
+                run = rule.forward_over if call.name in plan.over else rule.forward
+                values[call.name] = run(call, *self._arguments(call, values))
+                if call.name in plan.kept:
+                    kept[call.name] = values[call.name]
+                for name in plan.done.get(index, ()):
+                    del values[name]
+        return Forwarded(rows, values[self.program.output], kept)
 
-    def _backward(self, seed: Tensor, kept: dict[str, Any], rows: Tensor) -> Tensor:
+    def _backward(self, seed: Tensor, kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
+        """Multiplier of the input; ``spare`` is for the last target, after which nothing kept is needed."""
         waiting: dict[str, Any] = {self.program.output: seed}
         for step in reversed(self.program.steps):
             multiplier = waiting.pop(step.call.name, None)
             if multiplier is not None:
                 if step.call.name not in self._precise:
                     multiplier = _narrowed(multiplier, rows.dtype)
-                self._send_back(step, multiplier, kept, waiting)
+                self._send_back(step, multiplier, kept, waiting, spare)
         result: Tensor | None = waiting.get(self.program.sequences)
         if result is None:
             return rows.new_zeros(self.step.pairs, *rows.shape[1:])
         return result.to(rows.dtype)
 
-    def _send_back(self, step: Step, multiplier: Any, kept: dict[str, Any], waiting: dict[str, Any]) -> None:
+    def _send_back(
+        self, step: Step, multiplier: Any, kept: Kept, waiting: dict[str, Any], spare: bool
+    ) -> None:
         call = step.call
         if call.op is operator.getitem:
             several = call.args[0].name
             parts = waiting.setdefault(several, [None] * _outputs(self.program, several, call.args[1]))
             parts[call.args[1]] = _sum(parts[call.args[1]], multiplier)
             return
-        names = {"inputs": [ref.name for ref in call.inputs], "outputs": [call.name], "nothing": []}[
-            step.rule.keeps
-        ]
-        args, kwargs = self._pair_arguments[call.name]
-        saved = Backward(self.step, tuple(kept[name] for name in names), args, kwargs)
-        parts = self._rules[call.name].backward(call, multiplier, saved)
+        rule = self._rules[call.name]
+        over = spare and call.name in self._memory.spare
+        saved = kept.saved(self.step, step.rule.kept(call), *self._pair_arguments[call.name], over)
+        parts = rule.backward(call, multiplier, saved)
         for ref, part in zip(call.inputs, parts, strict=True):
             if part is not None:
                 waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
@@ -167,26 +212,3 @@ def _sum(first: Tensor | None, second: Tensor, fresh: bool = False) -> Tensor:
     if first is None:
         return second
     return second.add_(first) if fresh else first + second
-
-
-def _kept_names(program: Program) -> set[str]:
-    names: set[str] = set()
-    for step in program.steps:
-        if step.rule.keeps == "inputs":
-            names.update(ref.name for ref in step.call.inputs)
-        elif step.rule.keeps == "outputs":
-            names.add(step.call.name)
-    return names
-
-
-def _last_uses(program: Program) -> dict[int, list[str]]:
-    """For each step the values that nothing after it reads."""
-    last: dict[str, int] = {program.sequences: 0}
-    for index, step in enumerate(program.steps):
-        last.update({ref.name: index for ref in step.call.inputs})
-        last.setdefault(step.call.name, index)
-    last.pop(program.output, None)
-    uses: dict[int, list[str]] = {}
-    for name, index in last.items():
-        uses.setdefault(index, []).append(name)
-    return uses

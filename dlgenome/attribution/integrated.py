@@ -8,35 +8,24 @@ the number of intervals.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.engine import Engine, PairMultipliers
-from dlgenome.attribution.layout import BatchAxis, StepShape, unfold
+from dlgenome.attribution.engine import Engine, Forwarded, PairMultipliers
+from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.readout import Readout, numbers
 from dlgenome.attribution.rulesets import with_rules
-from dlgenome.attribution.steady import steady_bits
 
 
-@dataclass(frozen=True, slots=True)
-class PointStep(StepShape):
-    """A step of points, each its own sequence and reference: what a gradient needs."""
+class PointEngine(Engine):
+    """An engine for points, each its own sequence and reference: what a gradient needs."""
 
-    @property
-    def rows(self) -> int:
-        """One row a point."""
-        return self.sequences
-
-    def sequence_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
-        """All rows, batch axis unfolded to (outer, points, 1, inner)."""
-        return unfold(value, batch, self.rows).unsqueeze(batch.axis + 2)
-
-    def reference_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
-        """The same rows."""
-        return self.sequence_part(value, batch)
+    def gradients(self, points: Tensor, readouts: Sequence[Readout]) -> list[Tensor]:
+        """One (points, bases, length) tensor a target."""
+        forwarded = self.forward_sequences(points)
+        return self._run(forwarded, forwarded, readouts).multipliers
 
 
 class IntegratedGradientsEngine(Engine):
@@ -45,24 +34,23 @@ class IntegratedGradientsEngine(Engine):
     def __init__(self, program: Program, step: StepShape, *, intervals: int) -> None:
         super().__init__(program, step)
         self.intervals = intervals
-        self._points = Engine(with_rules(program, "gradient"), PointStep(step.pairs, 1))
+        self._points = PointEngine(with_rules(program, "gradient"), StepShape(step.pairs, 1))
 
     @torch.no_grad()
-    def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
+    def run_pairs(
+        self, sequences: Forwarded, references: Tensor, targets: int | Sequence[Readout]
+    ) -> PairMultipliers:
         """Averaged gradients of every pair, and predictions of the rows as they are.
 
         A profile's weights are those at each point of the line.
         """
         step, readouts = self.step, numbers(targets) if isinstance(targets, int) else targets
-        sequences = rows[: step.sequences].repeat_interleave(step.references, 0)
-        references = rows[step.sequences :]
+        ends = sequences.rows.repeat_interleave(step.references, 0)
         sums: list[Tensor] = []
         for interval in range(self.intervals):
             share = (interval + 0.5) / self.intervals
-            found = self._points.run(references + share * (sequences - references), readouts).multipliers
+            found = self._points.gradients(references + share * (ends - references), readouts)
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-        with steady_bits(rows.device):
-            values, _ = self._forward(rows)
-        output = values[self.program.output]
-        weights = [readout.weights(output, step) for readout in readouts]
-        return self._result([total / self.intervals for total in sums], output, readouts, weights)
+        outputs = sequences.output, self._forward(references, self._pair_values).output
+        weights = [readout.weights(*outputs, step) for readout in readouts]
+        return self._result([total / self.intervals for total in sums], outputs, readouts, weights)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,55 +19,110 @@ from torch import Tensor
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.compiled import compiled
 
-Floats = NDArray[np.floating]
+Scalar = np.floating[Any]
+Floats = NDArray[Scalar]
 MIN_ELEMENTS = 1 << 15
 """Below this many numbers the plain path is as fast."""
 
 
 @compiled
-def _relu_rows(x: Floats, r: Floats, m: Floats, out: Floats, references: int, tiny: float) -> None:
-    one, zero = x.dtype.type(1), x.dtype.type(0)
-    least = x.dtype.type(tiny)
+def _slope(a: Scalar, b: Scalar, least: Scalar, one: Scalar, zero: Scalar) -> Scalar:
+    """Secant of ReLU between a and b; numbers are in the precision of the values."""
+    high = a if a > b else b
+    width = abs(a - b)
+    width = width if width > least else least
+    slope = high / width
+    slope = slope if slope < one else one
+    return slope if slope > zero else zero
+
+
+@compiled
+def _relu_rows(
+    x: Floats, r: Floats, m: Floats, out: Floats, least: Scalar, one: Scalar, zero: Scalar
+) -> None:
     for pair in range(r.shape[0]):
-        x_row, r_row, m_row, out_row = x[pair // references], r[pair], m[pair], out[pair]
-        for i in range(r_row.size):
-            a, b = x_row[i], r_row[i]
-            high = a if a > b else b
-            width = abs(a - b)
-            width = width if width > least else least
-            slope = high / width
-            slope = slope if slope < one else one
-            slope = slope if slope > zero else zero
-            out_row[i] = m_row[i] * slope
+        r_row, m_row, out_row = r[pair], m[pair], out[pair]
+        for i in range(x.size):
+            out_row[i] = m_row[i] * _slope(x[i], r_row[i], least, one, zero)
 
 
-def relu_multiplier(value: Tensor, multiplier: Tensor, step: StepShape, batch: BatchAxis) -> Tensor | None:
-    """Multiplier of the input of a ReLU from its kept input and the multiplier of its output.
+@compiled
+def _relu_rows_over(x: Floats, r: Floats, m: Floats, least: Scalar, one: Scalar, zero: Scalar) -> None:
+    """As above, over the values of the references: a loop that knows this can still be vectorised."""
+    for pair in range(r.shape[0]):
+        r_row, m_row = r[pair], m[pair]
+        for i in range(x.size):
+            r_row[i] = m_row[i] * _slope(x[i], r_row[i], least, one, zero)
 
-    None where the values do not suit the kernel; the caller then takes the plain path.
+
+@compiled
+def _add_relu(total: Floats, value: Floats, zero: Scalar) -> None:
+    for i in range(total.size):
+        total[i] += zero if value[i] <= zero else value[i]
+
+
+def relu_multiplier(
+    sequences: Tensor,
+    references: Tensor,
+    multiplier: Tensor,
+    step: StepShape,
+    batch: BatchAxis,
+    spare: bool = False,
+) -> Tensor | None:
+    """Multiplier of the input of a ReLU from its kept inputs and the multiplier of its output.
+
+    Written over the values of the references where these are ``spare``. None where the values do not suit the
+    kernel; the caller then takes the plain path.
     """
-    if value.device.type != "cpu" or batch != BatchAxis() or multiplier.numel() < MIN_ELEMENTS:
+    if batch != BatchAxis() or not _is_worth_it(multiplier) or multiplier.dtype is not references.dtype:
         return None
-    order = _memory_order(value)
-    rows, pairs = value.permute(order), multiplier.permute(order).contiguous()
-    if value.dtype not in (torch.float32, torch.float64) or not rows.is_contiguous():
+    order = _memory_order(references)
+    if not references.permute(order).is_contiguous():
         return None
-    flat = rows.reshape(step.rows, -1).numpy()
-    result = torch.empty_like(pairs)
-    tiny = torch.finfo(value.dtype).tiny
-    x, r = flat[: step.sequences], flat[step.sequences :]
-    m, out = pairs.reshape(step.pairs, -1).numpy(), result.view(step.pairs, -1).numpy()
+    laid_out = multiplier.permute(order).contiguous()
+    kept = references.permute(order)
+    result = kept if spare else torch.empty_like(laid_out)
+    x = sequences.permute(order).reshape(step.sequences, -1).numpy()
+    r, m, out = (part.reshape(step.pairs, -1).numpy() for part in (kept, laid_out, result))
+    constants = _numbers(references.dtype)
 
     def work(first: int, last: int) -> None:
-        for sequence in range(step.sequences):
-            low = max(first, sequence * step.references)
-            high = min(last, (sequence + 1) * step.references)
-            if low < high:
-                part = slice(low, high)
-                _relu_rows(x[sequence : sequence + 1], r[part], m[part], out[part], step.references, tiny)
+        for sequence, row in enumerate(x):
+            part = slice(max(first, sequence * step.references), min(last, (sequence + 1) * step.references))
+            if part.start < part.stop and spare:
+                _relu_rows_over(row, r[part], m[part], *constants)
+            elif part.start < part.stop:
+                _relu_rows(row, r[part], m[part], out[part], *constants)
 
     _in_threads(work, step.pairs)
-    return result.permute([order.index(axis) for axis in range(value.dim())])
+    return result.permute([order.index(axis) for axis in range(references.dim())])
+
+
+def add_relu(total: Tensor, value: Tensor) -> bool:
+    """Add the ReLU of a value to ``total`` in its place; False, and nothing done, where they do not suit."""
+    order = _memory_order(total)
+    rows, added = total.permute(order), value.permute(order)
+    alike = total.shape == value.shape and total.dtype is value.dtype
+    if not (alike and _is_worth_it(total) and rows.is_contiguous() and added.is_contiguous()):
+        return False
+    sums, terms = rows.reshape(len(rows), -1).numpy(), added.reshape(len(rows), -1).numpy()
+    zero = _numbers(total.dtype)[2]
+    _in_threads(
+        lambda first, last: _add_relu(sums[first:last].reshape(-1), terms[first:last].reshape(-1), zero),
+        len(rows),
+    )
+    return True
+
+
+def _is_worth_it(value: Tensor) -> bool:
+    known = value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
+    return known and value.numel() >= MIN_ELEMENTS
+
+
+def _numbers(dtype: torch.dtype) -> tuple[Scalar, Scalar, Scalar]:
+    """The smallest positive number, one and zero, as numpy scalars of the precision."""
+    scalar = np.float32 if dtype is torch.float32 else np.float64
+    return scalar(torch.finfo(dtype).tiny), scalar(1), scalar(0)
 
 
 def _memory_order(value: Tensor) -> list[int]:

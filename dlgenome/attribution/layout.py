@@ -1,7 +1,7 @@
 """Where the batch is in each value, and how its rows split into sequences and references.
 
-A step runs forward on ``rows = sequences + sequences * references`` rows: first the sequences, then every
-sequence's references in turn. It runs backward on the ``pairs = sequences * references`` pair rows only.
+A step runs forward on the rows of the sequences, and on ``pairs = sequences * references`` rows of every
+sequence's references in turn. It runs backward on the pair rows only.
 The batch need not be axis 0: attention folds it into another axis and recurrent layers put time first, so
 every value records its own :class:`BatchAxis`.
 """
@@ -54,7 +54,7 @@ class StepShape:
 
     @property
     def rows(self) -> int:
-        """Rows of the forward pass."""
+        """Rows of both forward passes."""
         return self.sequences * (self.references + 1)
 
     @property
@@ -64,23 +64,21 @@ class StepShape:
 
     def sequence_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
         """Rows of the sequences, batch axis unfolded to (outer, sequences, 1, inner)."""
-        unfolded = unfold(value, batch, self.rows)
-        return unfolded.narrow(batch.axis + 1, 0, self.sequences).unsqueeze(batch.axis + 2)
-
-    def reference_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
-        """Rows of the references, batch axis unfolded to (outer, sequences, references, inner)."""
-        unfolded = unfold(value, batch, self.rows)
-        part = unfolded.narrow(batch.axis + 1, self.sequences, self.pairs)
-        return unflatten(part, batch.axis + 1, (self.sequences, self.references))
+        return unfold(value, batch, self.sequences).unsqueeze(batch.axis + 2)
 
     def pair_part(self, multiplier: Tensor, batch: BatchAxis) -> Tensor:
-        """Pair rows, batch axis unfolded to (outer, sequences, references, inner)."""
+        """Rows of pairs or references, batch axis unfolded to (outer, sequences, references, inner)."""
         unfolded = unfold(multiplier, batch, self.pairs)
         return unflatten(unfolded, batch.axis + 1, (self.sequences, self.references))
 
     def flat_pairs(self, unfolded: Tensor, batch: BatchAxis) -> Tensor:
         """Pair rows folded back into one batch axis: the inverse of :meth:`pair_part`."""
         return unfolded.flatten(batch.axis, batch.axis + 3)
+
+
+def step_shape(batch_size: int, n_references: int) -> StepShape:
+    """The shape of steps of about ``batch_size`` pairs: whole sequences, or a part of one's references."""
+    return StepShape(max(1, batch_size // n_references), min(batch_size, n_references))
 
 
 def unfold(value: Tensor, batch: BatchAxis, size: int) -> Tensor:

@@ -8,6 +8,7 @@ from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.integrated import IntegratedGradientsEngine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rulesets import SIGNED, MaxPoolRule, RuleSet, with_rules
 from dlgenome.attribution.signed import SignedEngine
 
@@ -28,7 +29,7 @@ class Method:
         chosen = with_rules(program, self.rules, self.max_pool)
         if self.rules in SIGNED:
             return SignedEngine(chosen, step, reveal_all=self.rules == "revealcancel")
-        return Engine(chosen, step)
+        return Engine(put_together(chosen), step)
 
 
 DEEPLIFT = Method()

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import GetItem, Step
-from dlgenome.attribution.rules.base import Backward, fill, unbroadcast
+from dlgenome.attribution.rules.base import Backward, Kept, fill, unbroadcast
 from dlgenome.attribution.rules.elementwise import Elementwise
 from dlgenome.attribution.rules.linear import Add, BatchNorm, Negate
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
@@ -52,7 +52,7 @@ class Plan:
 class Parts:
     """One backward pass: kept values, and the parts of those that were asked for."""
 
-    def __init__(self, plan: Plan, kept: Mapping[str, Any]) -> None:
+    def __init__(self, plan: Plan, kept: Kept) -> None:
         self.plan, self.kept, self.step = plan, kept, plan.step
         self._parts: dict[str, list[Signed]] = {}
 
@@ -61,9 +61,9 @@ class Parts:
         info = self.plan.infos[name]
         batch = (info[0] if isinstance(info, tuple) else info).batch
         assert batch is not None
-        value = self.kept[name]
-        value = value[0] if isinstance(value, (tuple, list)) else value
-        gap = self.step.sequence_part(value, batch) - self.step.reference_part(value, batch)
+        x, r = self.kept.sequences[name], self.kept.references[name]
+        x, r = (value[0] if isinstance(value, (tuple, list)) else value for value in (x, r))
+        gap = self.step.sequence_part(x, batch) - self.step.pair_part(r, batch)
         return self.step.flat_pairs(gap, batch)
 
     def parts(self, name: str, output: int = 0) -> Signed:
@@ -75,8 +75,7 @@ class Parts:
 
     def _saved(self, step: Step, args: tuple[Any, ...] | None = None) -> Backward:
         given, kwargs = self.plan.arguments[step.call.name]
-        kept = tuple(self.kept[ref.name] for ref in step.call.inputs)
-        return Backward(self.step, kept, given if args is None else args, kwargs)
+        return self.kept.saved(self.step, step.call.inputs, given if args is None else args, kwargs)
 
     def back(self, step: Step, multipliers: dict[int, Signed]) -> list[Signed]:
         """Multipliers of the inputs from those of the outputs by their number."""
@@ -216,8 +215,12 @@ class Parts:
     def _saved_like(self, step: Step) -> Backward:
         """As saved, with every kept input broadcast to the shape of the output."""
         saved = self._saved(step)
-        shape = step.call.output.shape(self.step.rows)
-        return replace(saved, kept=tuple(value.expand(shape) for value in saved.kept))
+        info = step.call.output
+        return replace(
+            saved,
+            sequences=tuple(value.expand(info.shape(self.step.sequences)) for value in saved.sequences),
+            references=tuple(value.expand(info.shape(self.step.pairs)) for value in saved.references),
+        )
 
     def _through_factor(self, step: Step, index: int, m: Signed) -> Signed:
         shape = step.call.input_infos[index].shape(self.step.pairs)

@@ -20,10 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.layout import StepShape
 
 ReadoutKind = Literal["number", "bpnet", "chrombpnet", "bpnetlite"]
-_BATCH = BatchAxis()
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,9 @@ class Readout:
     stop: int
     kind: ReadoutKind = "number"
 
-    def weights(self, output: Tensor, step: StepShape) -> Tensor:
-        """Multiplier of the columns, (sequences, references, columns)."""
-        x, r = self._columns(output, step)
+    def weights(self, sequences: Tensor, references: Tensor, step: StepShape) -> Tensor:
+        """Multiplier of the columns, (sequences, references, columns), from the outputs of both."""
+        x, r = self._columns(sequences, references, step)
         if self.kind == "number":
             return torch.ones_like(r)
         p_x, p_r = x.softmax(-1), r.softmax(-1)
@@ -46,21 +45,22 @@ class Readout:
             return (p_x + p_r) / 2
         return _secant_of_weighted_logits(x, r, p_x, p_r)
 
-    def predictions(self, output: Tensor, weights: Tensor, step: StepShape) -> tuple[Tensor, Tensor]:
+    def predictions(
+        self, sequences: Tensor, references: Tensor, weights: Tensor, step: StepShape
+    ) -> tuple[Tensor, Tensor]:
         """The explained number of sequence and reference, each (sequences, references)."""
-        x, r = self._columns(output, step)
+        x, r = self._columns(sequences, references, step)
         if self.kind == "number":
             return x[..., 0].expand(r.shape[:-1]), r[..., 0]
         if self.kind == "bpnetlite":
             return (x * x.softmax(-1)).sum(-1).expand(r.shape[:-1]), (r * r.softmax(-1)).sum(-1)
         return (x * weights).sum(-1), (r * weights).sum(-1)
 
-    def _columns(self, output: Tensor, step: StepShape) -> tuple[Tensor, Tensor]:
+    def _columns(self, sequences: Tensor, references: Tensor, step: StepShape) -> tuple[Tensor, Tensor]:
         """Columns of sequences (sequences, 1, columns) and references (sequences, references, columns)."""
-        chosen = output[:, self.start : self.stop]
+        x, r = (output[:, self.start : self.stop] for output in (sequences, references))
         count = self.stop - self.start
-        x = step.sequence_part(chosen, _BATCH).reshape(step.sequences, 1, count)
-        return x, step.reference_part(chosen, _BATCH).reshape(step.sequences, step.references, count)
+        return x.reshape(step.sequences, 1, count), r.reshape(step.sequences, step.references, count)
 
 
 def numbers(count: int) -> tuple[Readout, ...]:

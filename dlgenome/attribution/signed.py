@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import GetItem, Program, Step
 from dlgenome.attribution.parts import Parts, Plan
+from dlgenome.attribution.rules.base import Kept
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
 from dlgenome.attribution.rules.linear import Dense
 from dlgenome.attribution.rules.products import MatrixProduct
@@ -21,13 +20,12 @@ class SignedEngine(Engine):
     """An engine whose backward pass carries a pair of multipliers."""
 
     def __init__(self, program: Program, step: StepShape, *, reveal_all: bool) -> None:
-        super().__init__(program, step, precise=False)
-        self._keep = {ref.name for s in program.steps for ref in s.call.inputs}
+        super().__init__(program, step, precise=False, keep_all=True)
         self._steps = {s.call.name: s for s in program.steps}
         reveals = {s.call.name: reveal_all or self._follows_dense(s) for s in program.steps}
         self._plan = Plan(step, program.infos, self._steps, self._pair_arguments, reveals)
 
-    def _backward(self, seed: Tensor, kept: dict[str, Any], rows: Tensor) -> Tensor:
+    def _backward(self, seed: Tensor, kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
         state = Parts(self._plan, kept)
         waiting: dict[str, dict[int, Signed]] = {self.program.output: {0: Signed(seed, seed)}}
         for step in reversed(self.program.steps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,11 +14,13 @@ import numpy as np
 from dlgenome.checking.content import place
 from dlgenome.checking.findings import Problem, RowFindings, shown
 from dlgenome.errors import InputError
+from dlgenome.provenance import file_sha256
 from dlgenome.scores import CompletenessSummary, ScoresFile
 from dlgenome.types import Window
 from dlgenome.writers.bed import SKIPPED_COLUMNS
 from dlgenome.writers.paths import OutputPaths
 
+_RUN_JSON = ".run.json"
 _BED_COLUMNS = 10
 _BED_SENTENCES = {
     "BED": "{path} has another region on the line of this row, so it is of another run or was changed.",
@@ -125,6 +127,31 @@ def check_listed_files(record: RunRecord, paths: OutputPaths) -> Iterator[Proble
         ending = path.name.removeprefix(paths.prefix.name)
         if record.wrote(ending) and not path.exists():
             yield Problem("files", f"{path} is not there, and {record.path} says that the run wrote it.")
+
+
+def check_digests(record: RunRecord, paths: OutputPaths, files: Sequence[Path]) -> Iterator[Problem]:
+    """Whether these files of the run are byte for byte what it wrote."""
+    digests = {_ending(name, record): digest for name, digest in record.section("sha256").items()}
+    for path in files:
+        recorded = digests.get(path.name.removeprefix(paths.prefix.name))
+        if recorded is not None and path.exists() and _sha256(path) != recorded:
+            yield Problem(
+                "digests",
+                f"{path} is not the file that the run wrote: its SHA-256 is not that of {record.path}.",
+            )
+
+
+def _ending(name: str, record: RunRecord) -> str:
+    """What comes after the prefix in the name that the run gave to a file; the prefix may be another now."""
+    own = next((one for one in record.outputs if one.endswith(_RUN_JSON)), _RUN_JSON)
+    return name.removeprefix(own.removesuffix(_RUN_JSON))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def check_skipped(record: RunRecord, paths: OutputPaths) -> Iterator[Problem]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from dlgenome.checking.beside import (
     RunRecord,
     check_bed,
+    check_digests,
     check_listed_files,
     check_run_json,
     check_skipped,
@@ -24,7 +25,7 @@ from dlgenome.checking.track import Track, check_track
 from dlgenome.config import Overlap
 from dlgenome.errors import InputError, UsageError
 from dlgenome.scores import CompletenessSummary, ScoresFile, find_structure_problems
-from dlgenome.writers.paths import OutputPaths, paths_beside
+from dlgenome.writers.paths import FORMATS, OutputPaths, paths_beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,8 @@ class Verdict:
     unchecked: dict[str, str] = field(default_factory=dict)
     """Check -> why it was left out."""
     problems: list[Problem] = field(default_factory=list)
+    scores_sound: bool = False
+    """Whether nothing is wrong with the scores file in itself."""
     completeness: CompletenessSummary | None = None
     """Worked out anew from the file's own numbers."""
     worst_region: str = ""
@@ -119,6 +122,7 @@ def _verify_open(
     verdict.checked["structure"] = "every dataset, its shape and its kind"
     verdict.add("numbers", "attributes, regions, genome, completeness errors", lambda: check_columns(scores))
     verdict.add("scores", CHECKED, lambda: check_content(scores, progress))
+    verdict.scores_sound = not verdict.problems
     with suppress(InputError):  # named by the check of the numbers
         _sum_up_completeness(scores, verdict)
     _refuse_pointless_limit(verdict, config)
@@ -185,6 +189,20 @@ def _check_beside(scores: ScoresFile, config: VerifyConfig, verdict: Verdict) ->
         _check_bigwig(scores, record, bigwig, extra, verdict)
     if config.bigwig is not None and not config.bigwig.exists():
         verdict.problems.append(Problem("bigWig", f"{config.bigwig} is not there."))
+    _check_digests(record, paths, verdict)
+
+
+def _check_digests(record: RunRecord, paths: OutputPaths, verdict: Verdict) -> None:
+    """Last, for what the other checks do not look at; a file that they name is not named again."""
+    if not record.section("sha256"):
+        verdict.unchecked["digests"] = f"{record.path} does not give them"
+        return
+    named = " ".join(problem.message for problem in verdict.problems)
+    files = list(replace(paths, formats=FORMATS).all())
+    if not verdict.scores_sound:
+        files.remove(verdict.path)
+    left = [path for path in files if str(path) not in named]
+    verdict.add("digests", "every byte of the files", lambda: check_digests(record, paths, left))
 
 
 def _no_prefix(scores: ScoresFile) -> str:

@@ -21,6 +21,7 @@ from dlgenome.merging.shards import open_shards
 from dlgenome.scores import AttributeValue, CompletenessSummary
 from dlgenome.writers.blocks import BlockLayout, ScoreDtype
 from dlgenome.writers.finish import finish_run
+from dlgenome.writers.lock import Lock
 from dlgenome.writers.next_commands import motif_commands
 from dlgenome.writers.partial import claimed, clear_partial
 from dlgenome.writers.paths import OutputPaths, check_space, estimate_bytes
@@ -90,10 +91,10 @@ def merge(config: MergeConfig, progress: Progress | None = None) -> MergeSummary
         joining = _open(config, stack)
         complete = _complete(config, joining)
         paths = _paths(complete, joining)
-        stack.enter_context(claimed(paths, overwrite=config.overwrite))
+        lock = stack.enter_context(claimed(paths, overwrite=config.overwrite))
         clear_partial(paths)
         check_space(paths, _bytes_needed(joining, paths))
-        return _join(complete, joining, paths, progress, started)
+        return _join(complete, joining, paths, lock, progress, started)
 
 
 def _open(config: MergeConfig, stack: ExitStack) -> Joining:
@@ -148,7 +149,12 @@ def _layout(joining: Joining, paths: OutputPaths) -> BlockLayout:
 
 
 def _join(
-    config: MergeConfig, joining: Joining, paths: OutputPaths, progress: Progress | None, started: float
+    config: MergeConfig,
+    joining: Joining,
+    paths: OutputPaths,
+    lock: Lock,
+    progress: Progress | None,
+    started: float,
 ) -> MergeSummary:
     threads = config.threads or default_threads()
     shared, own = joining.split_identity()
@@ -169,6 +175,7 @@ def _join(
             crop=config.crop,
             run_facts=lambda: _facts(config, joining, paths, started),
             target_identity=own,
+            check_lock=lock.check,
         )
     return MergeSummary(
         paths.all(),

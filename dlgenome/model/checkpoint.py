@@ -14,13 +14,14 @@ from dlgenome.model.architectures.definition import Arguments
 from dlgenome.model.assembly import Assembled, assemble
 from dlgenome.model.bpnetlite import read_bpnetlite
 from dlgenome.model.exported import ExportedFile, read_exported, read_program
-from dlgenome.model.files import FileKind, file_sha256, identify
+from dlgenome.model.files import FileKind, identify
 from dlgenome.model.keras.read import read_keras
 from dlgenome.model.limits import check_length, check_tensors, is_plain
 from dlgenome.model.pickle_machine import Recorded
 from dlgenome.model.pickles import imported_globals, read_with_code, read_without_code, refuse_code
 from dlgenome.model.safe_files import SafeFile, described, read_safetensors
 from dlgenome.model.torchscript import read_torchscript, refuse_torchscript
+from dlgenome.provenance import file_sha256
 
 ModelKind = Literal["state-dict", "safetensors", "bpnet-lite", "pt2", "torchscript", "keras", "pickle"]
 MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)

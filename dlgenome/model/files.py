@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +39,6 @@ def identify(path: Path) -> FileKind:
     if _is_text(head):
         raise InputError(f"{path} is a text file, not a model; {READABLE}.")
     raise InputError(f"{path} is not a model file that dlgenome knows; {READABLE}.")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _head(path: Path) -> bytes:

@@ -95,9 +95,9 @@ class Explainer:
         self.reference_se = reference_se
 
     @property
-    def sequences_per_step(self) -> int:
+    def sequences_at_once(self) -> int:
         """Sequences that a batch may hold."""
-        return self.engines[0].sequences_per_step
+        return self.engines[0].sequences_at_once
 
     def explain(self, batch: Batch) -> list[list[dict[str, RegionScores]]]:
         """For every window the scores of each fold by target name, in genome orientation."""

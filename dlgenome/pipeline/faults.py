@@ -45,7 +45,7 @@ class GuardedExplainer:
         found: list[Found | str] = []
         first = 0
         while first < len(batch.windows):
-            piece = batch.part(slice(first, first + self.explainer.sequences_per_step))
+            piece = batch.part(slice(first, first + self.explainer.sequences_at_once))
             done = self._explain_piece(piece)
             if done is not None:
                 found += done

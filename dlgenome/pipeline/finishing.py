@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,19 @@ def finish(
     seconds: Mapping[str, float],
     threads: int,
     asked: Request,
+    check_locks: Callable[[], None],
 ) -> RunSummary:
-    """Write the files of the run, and of each fold where they were asked for."""
+    """Write the files of the run, and of each fold where they were asked for.
+
+    ``check_locks`` raises where another run has taken one of the prefixes meanwhile.
+    """
     begun = time.monotonic()
     completeness: dict[str, CompletenessSummary] = {}
     # The run's own files come last: their run.json says that everything is there.
     for number in reversed(range(len(paths))):
-        completeness = _finish_one(job, paths[number], spools[number], number, seconds, threads, asked)
+        completeness = _finish_one(
+            job, paths[number], spools[number], number, seconds, threads, asked, check_locks
+        )
     # Not before: a run that is killed in between goes on from all the spools.
     for one in paths:
         abandon(one)
@@ -82,6 +88,7 @@ def _finish_one(
     seconds: Mapping[str, float],
     threads: int,
     asked: Request,
+    check_locks: Callable[[], None],
 ) -> dict[str, CompletenessSummary]:
     """The mean's files are number 0, those of the folds follow."""
     config, begun = job.config, time.monotonic()
@@ -108,6 +115,7 @@ def _finish_one(
         crop=config.crop,
         run_facts=facts,
         target_identity=target_identity(job),
+        check_lock=check_locks,
         keep_partial=True,
     )
 

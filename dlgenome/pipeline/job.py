@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from dlgenome.attribution.devices import PRECISIONS, automatic_batch_size, resolve_devices
+from dlgenome.attribution.layout import step_shape
 from dlgenome.attribution.lowering import Program
+from dlgenome.attribution.parallel import Lanes
 from dlgenome.config import RunConfig, parse_shard
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.targets import Target, parse_targets
@@ -63,7 +65,8 @@ class Job:
     @property
     def windows_per_step(self) -> int:
         """Windows that are read and explained together."""
-        return max(1, self.batch_size // self.references.n_references)
+        step = step_shape(self.batch_size, self.references.n_references)
+        return step.sequences * Lanes(self.devices[0]).count
 
     def explainer(self, batch_size: int) -> Explainer:
         """What explains batches in this process, with so many pairs a step."""

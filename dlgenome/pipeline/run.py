@@ -79,9 +79,13 @@ def attribute(
             checked = time.monotonic()
             job = _score(job, asked, spools, locks, threads, progress, stop or StopRequest())
             seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
-            for lock in locks:
-                lock.check()
-            summary = finish(job, paths, spools, seconds, threads, asked)
+
+            def check_locks() -> None:
+                for lock in locks:
+                    lock.check()
+
+            check_locks()
+            summary = finish(job, paths, spools, seconds, threads, asked, check_locks)
     _gate(config, summary)
     return summary
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyBigWig
 
 from dlgenome.errors import Interrupted
+from dlgenome.provenance import file_sha256
 from dlgenome.scores import AttributeValue, CompletenessSummary, ScoresFile, summarize_completeness
 from dlgenome.types import Contig, SkippedRegion, Window
 from dlgenome.writers.bed import write_interpreted_regions, write_skipped
@@ -43,12 +44,14 @@ def finish_run(
     crop: int | None,
     run_facts: Callable[[], Mapping[str, Any]],
     target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
+    check_lock: Callable[[], None] = lambda: None,
     keep_partial: bool = False,
 ) -> dict[str, CompletenessSummary]:
     """Make every final file, name them with ``run.json`` last; then remove ``PREFIX.partial`` or keep it.
 
     Returns how well the contributions of each target add up, which also goes into ``run.json`` beside the
-    given ``run_facts``. ``target_identity`` adds attributes to the file of one target. Raises Interrupted
+    given ``run_facts`` and the SHA-256 of every other file. ``target_identity`` adds attributes to the file
+    of one target; ``check_lock`` raises where another run has taken the prefix meanwhile. Raises Interrupted
     when the disk is full or fails; whatever has its final name by then is whole, and there is no
     ``run.json``.
     """
@@ -70,13 +73,20 @@ def finish_run(
         write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
         all_skipped = _in_input_order(skipped, reader.failures())
     write_skipped(paths.inside_partial(paths.skipped_tsv), all_skipped)
-    outputs = [path.name for path in paths.all()]
-    facts = {"completeness": completeness, "outputs": outputs, **run_facts()}
+    facts = {"completeness": completeness, **_files(paths), **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)
-    _publish(paths)
+    _publish(paths, check_lock)
     if not keep_partial:
         abandon(paths)
     return completeness
+
+
+def _files(paths: OutputPaths) -> dict[str, Any]:
+    """Names of all final files, and the digest of each but ``run.json``, which holds them."""
+    *others, run_json = paths.all()
+    with clear_write_errors(paths.partial):
+        digests = {path.name: file_sha256(paths.inside_partial(path)) for path in others}
+    return {"outputs": [*digests, run_json.name], "sha256": digests}
 
 
 def _check_room(paths: OutputPaths) -> None:
@@ -136,13 +146,14 @@ def _in_input_order(*parts: Sequence[SkippedRegion]) -> Iterator[SkippedRegion]:
         yield parts[part][int(place - part_ends[part])]
 
 
-def _publish(paths: OutputPaths) -> None:
+def _publish(paths: OutputPaths, check_lock: Callable[[], None]) -> None:
     """Sync every file, then rename; an older ``run.json`` goes first, for it vouches for the older files."""
     folder = paths.prefix.parent
     with clear_write_errors(paths.run_json):
         for path in paths.all():
             sync(paths.inside_partial(path))
         sync(paths.partial)
+        check_lock()
         paths.run_json.unlink(missing_ok=True)
         *others, run_json = paths.all()
         for path in others:

@@ -80,8 +80,14 @@ class Lock:
         self._keeper.start()
 
     def still_held(self) -> bool:
-        """Whether the file is there and names this holder."""
-        return _read(self.path).get("token") == self._holder.token
+        """Whether the file is there and names this holder; a disk that cannot be read takes no lock away."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return _parsed(text).get("token") == self._holder.token
 
     def check(self) -> None:
         """Raise Interrupted unless the lock is still held."""

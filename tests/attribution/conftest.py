@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine
-from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo
+from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo, unfold
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.registry import RULES
@@ -36,6 +36,14 @@ def single_row(value: Tensor, batch: BatchAxis, row: int) -> Floats:
         for outer, inner in itertools.product(range(batch.outer), range(batch.inner))
     ]
     return np.take(value.detach().cpu().double().numpy(), places, axis=batch.axis)
+
+
+def rows_of(value: Tensor, batch: BatchAxis, rows: slice) -> Tensor:
+    """Some rows of a value, the batch folded into its axis as before."""
+    size = value.shape[batch.axis] // (batch.outer * batch.inner)
+    unfolded = unfold(value, batch, size)
+    chosen = unfolded[(slice(None),) * (batch.axis + 1) + (rows,)]
+    return chosen.flatten(batch.axis, batch.axis + 2)
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,13 @@ class Bench:
             for index, info in enumerate(out_infos)
         ]
         kept = {"inputs": tuple(inputs), "outputs": tuple(parts), "nothing": ()}[rule.keeps]
+        kept_places = places if rule.keeps == "inputs" else [output_batch] * len(kept)
         before = [value.clone() for value in (*inputs, *parts)]
-        saved = Backward(self.step, kept, arguments(refs, pairs), keywords or {})
+        own, others = (
+            tuple(rows_of(value, place, part) for value, place in zip(kept, kept_places, strict=True))
+            for part in (slice(None, self.step.sequences), slice(self.step.sequences, None))
+        )
+        saved = Backward(self.step, own, others, arguments(refs, pairs), keywords or {})
         back = rule.backward(call, multipliers if several else multipliers[0], saved)
         for value, same in zip((*inputs, *parts), before, strict=True):
             assert torch.equal(value, same), "a rule wrote into a kept value"

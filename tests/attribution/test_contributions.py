@@ -154,8 +154,8 @@ def test_errors_of_a_network_are_those_of_runs_with_one_reference(
     kept.keep_pairs = True
     runs = [single.explain(codes, references[:, [index]])[0] for index in range(REFERENCES)]
     expected = np.stack([run.projected.sum(1) for run in runs], axis=1).astype(np.float64)
-    for first in range(0, SEQUENCES, kept.sequences_per_step):
-        rows = slice(first, first + kept.sequences_per_step)
+    for first in range(0, SEQUENCES, kept.sequences_at_once):
+        rows = slice(first, first + kept.sequences_at_once)
         (found,) = kept.explain(codes[rows], references[rows])
         largest = numpy_error(expected).max()
         errors = base_standard_error(summarised(found))

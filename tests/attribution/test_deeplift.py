@@ -78,7 +78,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 def scores_of(explainer: Any, codes: NDArray[np.uint8], references: Any) -> list[dict[str, Any]]:
     """Every number of every sequence, step after step, one entry a target."""
-    taken = explainer.sequences_per_step
+    taken = explainer.sequences_at_once
     steps = [
         explainer.explain(codes[first : first + taken], references[first : first + taken])
         for first in range(0, len(codes), taken)
@@ -155,7 +155,7 @@ def test_the_same_holds_with_fewer_pairs_a_step_than_references(name: str, rando
 def test_neighbours_and_padding_of_the_last_step_change_no_bit(name: str, random_codes: Any) -> None:
     codes, references = random_codes(5, 3, LENGTH), random_codes(6, 3, REFERENCES, LENGTH)
     deeplift = make(name)
-    assert deeplift.sequences_per_step == 3
+    assert deeplift.step.sequences == 3
     together = deeplift.explain(codes, references)
     for row in range(3):
         alone = deeplift.explain(codes[row : row + 1], references[row : row + 1])
@@ -164,6 +164,25 @@ def test_neighbours_and_padding_of_the_last_step_change_no_bit(name: str, random
             np.testing.assert_array_equal(one.hypothetical[0], other.hypothetical[row])
             assert one.prediction[0] == other.prediction[row]
             assert one.mean_abs_delta[0] == other.mean_abs_delta[row]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_the_number_of_threads_changes_no_bit(name: str, batch_size: int, random_codes: Any) -> None:
+    codes, references = random_codes(9, 7, LENGTH), random_codes(10, 7, REFERENCES, LENGTH)
+    before, scores = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            deeplift = make(name, batch_size=batch_size)
+            assert deeplift.sequences_at_once == threads * deeplift.step.sequences
+            scores.append(deeplift.explain(codes, references))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    one, *others = ([vars(target) for target in found] for found in scores)
+    for other in others:
+        assert_same_bits(one, other)
 
 
 def one_hot(codes: NDArray[np.uint8]) -> NDArray[np.float32]:

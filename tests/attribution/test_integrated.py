@@ -118,7 +118,7 @@ def test_scores_are_averaged_over_references_whatever_the_batch_size() -> None:
             program(), targets=2, n_references=3, batch_size=batch_size, dtype=torch.float64,
             method=Method(intervals=4),
         )  # fmt: skip
-        step = deeplift.sequences_per_step
+        step = deeplift.sequences_at_once
         found = [deeplift.explain(codes[i : i + step], references[i : i + step]) for i in range(0, 2, step)]
         return np.concatenate([np.stack([task.hypothetical for task in part]) for part in found], 1)
 

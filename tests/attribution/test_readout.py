@@ -63,9 +63,9 @@ def output() -> Tensor:
 
 def test_a_number_has_the_weight_one_and_is_its_own_prediction(output: Tensor) -> None:
     for index, readout in enumerate(numbers(9)):
-        weights = readout.weights(output, STEP)
+        weights = readout.weights(output[:2], output[2:], STEP)
         assert weights.tolist() == np.ones((2, 3, 1)).tolist()
-        x, r = readout.predictions(output, weights, STEP)
+        x, r = readout.predictions(output[:2], output[2:], weights, STEP)
         assert x.tolist() == [[value] * 3 for value in output[:2, index].tolist()]
         assert r.flatten().tolist() == output[2:, index].tolist()
 
@@ -73,8 +73,8 @@ def test_a_number_has_the_weight_one_and_is_its_own_prediction(output: Tensor) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_and_predictions_are_those_written_out_by_hand(kind: ReadoutKind, output: Tensor) -> None:
     readout = Readout(2, 8, kind)
-    weights = readout.weights(output, STEP)
-    x, r = readout.predictions(output, weights, STEP)
+    weights = readout.weights(output[:2], output[2:], STEP)
+    x, r = readout.predictions(output[:2], output[2:], weights, STEP)
     rows = output[:, 2:8].tolist()
     for sequence in range(2):
         for reference in range(3):
@@ -89,7 +89,7 @@ def test_weights_and_predictions_are_those_written_out_by_hand(kind: ReadoutKind
 def test_where_reference_and_sequence_agree_weights_are_numbers(kind: ReadoutKind, output: Tensor) -> None:
     same = output[:1].expand(STEP.rows, 9).clone()
     same[2:, 3] += 1e-9
-    weights = Readout(2, 8, kind).weights(same, STEP)
+    weights = Readout(2, 8, kind).weights(same[:2], same[2:], STEP)
     z = same[0, 2:8]
     p = z.softmax(0)
     expected = p + z * p * (1 - p) if kind == "bpnetlite" else p
@@ -101,7 +101,7 @@ def test_secant_becomes_the_derivative_without_a_jump(output: Tensor) -> None:
     for gap in (0.9e-6, 1.1e-6):
         rows = output[:1].expand(STEP.rows, 9).clone()
         rows[2:, 4] -= gap
-        weights = Readout(2, 8, "bpnetlite").weights(rows, STEP)[0, 0, 2]
+        weights = Readout(2, 8, "bpnetlite").weights(rows[:2], rows[2:], STEP)[0, 0, 2]
         z = rows[0, 4]
         p = rows[0, 2:8].softmax(0)[2]
         assert float(weights) == pytest.approx(float(p + z * p * (1 - p)), rel=1e-5)

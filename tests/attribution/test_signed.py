@@ -217,7 +217,7 @@ def scored(batch_size: int, codes: Any, references: Any) -> Any:
         program("gate"), targets=2, n_references=references.shape[1], batch_size=batch_size,
         dtype=torch.float64, method=REVEAL_CANCEL,
     )  # fmt: skip
-    step = deeplift.sequences_per_step
+    step = deeplift.sequences_at_once
     found = [
         deeplift.explain(codes[i : i + step], references[i : i + step]) for i in range(0, len(codes), step)
     ]

@@ -356,6 +356,26 @@ def test_files_that_the_run_wrote_and_are_gone_are_named(make_run: MakeRun) -> N
     )
 
 
+@pytest.mark.parametrize("name", ["skipped_tsv", "regions_bed", "scores_h5", "npz"])
+def test_a_byte_that_no_other_check_looks_at_is_found_by_the_digest(make_run: MakeRun, name: str) -> None:
+    run = make_run(formats=("h5", "bigwig", "npz"), skipped=1)
+    path = getattr(run.paths, name)
+    path = path("counts") if callable(path) else path
+    path = path[0] if isinstance(path, tuple) else path
+    content = path.read_bytes()
+    if name == "regions_bed":
+        fields = content.split(b"\t")
+        fields[6] = b"77"
+        path.write_bytes(b"\t".join(fields))
+    elif name == "skipped_tsv":
+        path.write_bytes(content[:-2] + b"?\n")
+    else:
+        path.write_bytes(content + b"?")
+    (found,) = verify(run.scores, VerifyConfig()).problems
+    assert found.check == "digests"
+    assert f"{path} is not the file that the run wrote" in found.message
+
+
 def test_a_renamed_run_is_still_found(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     for path in run.paths.all():

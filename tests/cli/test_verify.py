@@ -57,7 +57,7 @@ def test_a_real_run_is_sound_in_every_respect(finished: Path, inputs: Path) -> N
             "files",
             "skipped",
         ),
-        *("BED", "run.counts_scores.bw", "completeness error"),
+        *("BED", "run.counts_scores.bw", "digests", "completeness error"),
     ]
     assert "not checked" not in result.stdout
     assert result.stderr == ""

@@ -43,12 +43,12 @@ class Fake:
     calls: list[tuple[int, list[int]]] = field(default_factory=list)
 
     @property
-    def sequences_per_step(self) -> int:
+    def sequences_at_once(self) -> int:
         return max(1, self.pairs // 2)
 
     def explain(self, batch: Batch) -> list[list[dict[str, RegionScores]]]:
         rows = [window.region.input_row for window in batch.windows]
-        assert len(rows) <= self.sequences_per_step
+        assert len(rows) <= self.sequences_at_once
         self.calls.append((self.pairs, rows))
         self.trouble(self.pairs, rows)
         return [scores_of(row, np.nan if row in self.not_finite else None) for row in rows]

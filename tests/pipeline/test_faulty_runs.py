@@ -125,7 +125,7 @@ def test_a_run_that_ran_out_of_memory_says_so_and_ends_with_nearly_the_same_scor
     attribute(config("whole"))
 
     def act(explainer: Explainer, batch: Batch) -> None:
-        if explainer.sequences_per_step > 1 and batch.windows[0].region.input_row >= 8:
+        if explainer.sequences_at_once > 1 and batch.windows[0].region.input_row >= 8:
             raise MEMORY
 
     trouble(act)
@@ -143,8 +143,8 @@ def test_a_smaller_step_is_kept_by_the_run_that_goes_on(
     tried: list[int] = []
 
     def act(explainer: Explainer, batch: Batch) -> None:
-        tried.append(explainer.sequences_per_step)
-        if explainer.sequences_per_step > 2:
+        tried.append(explainer.sequences_at_once)
+        if explainer.sequences_at_once > 2:
             raise MEMORY
 
     trouble(act)

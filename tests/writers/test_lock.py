@@ -244,6 +244,22 @@ def test_force_takes_the_lock_of_a_live_run_which_notices(
     second.release()
 
 
+def test_a_lock_that_cannot_be_read_for_a_moment_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Lock(path)
+
+    def stale(*_: object, **__: object) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        assert lock.still_held()
+        lock.check()
+    lock.release()
+    assert not path.exists()
+
+
 def test_a_lock_is_touched_while_it_is_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "TOUCH_SECONDS", 0.01)
     lock = Lock(path)

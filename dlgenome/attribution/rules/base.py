@@ -8,7 +8,7 @@ carries; a rule is exact when ``sum m (x - r)`` over its inputs equals the multi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,19 +80,43 @@ class Backward:
     """What a rule may look at on the way back."""
 
     step: StepShape
-    kept: tuple[Tensor, ...]
-    """Forward values on all rows, as :attr:`Rule.keeps` asked for."""
+    sequences: tuple[Tensor, ...]
+    """Forward values of the sequences, as :attr:`Rule.keeps` asked for."""
+    references: tuple[Tensor, ...]
+    """The same of the references."""
     args: tuple[Any, ...]
     """Arguments with constants filled in for the pair rows; sequence-dependent ones stay Refs."""
     kwargs: dict[str, Any]
+    spare: bool = False
+    """Whether :attr:`references` may be written over: nothing reads them any more."""
 
     def sequence(self, index: int, batch: BatchAxis) -> Tensor:
         """Kept value of the sequences, with an axis of size 1 where the references are."""
-        return self.step.sequence_part(self.kept[index], batch)
+        return self.step.sequence_part(self.sequences[index], batch)
 
     def reference(self, index: int, batch: BatchAxis) -> Tensor:
         """Kept value of the references."""
-        return self.step.reference_part(self.kept[index], batch)
+        return self.step.pair_part(self.references[index], batch)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Forward values by name that rules may look at on the way back."""
+
+    sequences: Mapping[str, Any]
+    references: Mapping[str, Any]
+
+    def saved(
+        self,
+        step: StepShape,
+        refs: Sequence[Ref],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        spare: bool = False,
+    ) -> Backward:
+        """Those of these names, for one rule."""
+        x, r = (tuple(kept[ref.name] for ref in refs) for kept in (self.sequences, self.references))
+        return Backward(step, x, r, args, kwargs, spare)
 
 
 Multipliers = Sequence[Tensor | None]
@@ -104,11 +128,13 @@ class Rule:
     title: ClassVar[str] = ""
     """What `dlgenome inspect` shows."""
     keeps: ClassVar[str] = "nothing"
-    """Forward values that :meth:`backward` needs: "nothing", "inputs" or "outputs"."""
-
+    """Forward values that :meth:`backward` needs: "nothing" or "inputs"."""
     fresh: ClassVar[bool] = False
     """Whether :meth:`backward` returns dense tensors that nothing else holds and that may be added to."""
-
+    owns_output: ClassVar[bool] = False
+    """Whether :meth:`forward` returns memory of its own, in which no input lies."""
+    steady: ClassVar[bool] = False
+    """Whether it calls no function, such as exp, that may give other bits at another place in memory."""
     linear: ClassVar[bool] = False
     """Whether the multiplier does not depend on the values: true of every linear operation."""
     gradient_may_stand_in: ClassVar[bool] = False
@@ -125,9 +151,17 @@ class Rule:
         """
         return self
 
+    def kept(self, call: Call) -> tuple[Ref, ...]:
+        """The inputs whose forward values :meth:`backward` needs; by default as :attr:`keeps` says."""
+        return call.inputs if self.keeps == "inputs" else ()
+
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Output for all rows; by default the operation itself."""
         return call.op(*args, **kwargs)
+
+    def forward_over(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As :meth:`forward`, where the memory of the first input may be used for the output."""
+        return self.forward(call, args, kwargs)
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multipliers of ``call.inputs``, on the pair rows; ``multiplier`` is that of the output."""

@@ -17,6 +17,8 @@ class Convolution(Rule):
     """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
 
     title = "linear (convolution)"
+    owns_output = True
+    steady = True
     linear = True
     fresh = True
 
@@ -73,6 +75,8 @@ class BoundConvolution(Rule):
     """A convolution of known weights."""
 
     title = Convolution.title
+    owns_output = True
+    steady = True
     linear = True
     fresh = True
 

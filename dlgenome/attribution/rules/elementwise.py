@@ -57,10 +57,13 @@ class Relu(Elementwise):
     """``max(x, 0)``: slope ``max(x, r) / |x - r|`` held between 0 and 1; at x = r = 0 it is 0."""
 
     title = "rescale (piecewise linear)"
+    owns_output = True
+    steady = True
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier times the secant, in one pass over memory where the values allow it."""
-        fused = relu_multiplier(saved.kept[0], multiplier, saved.step, call.input_batch(0))
+        kept, batch = (saved.sequences[0], saved.references[0]), call.input_batch(0)
+        fused = relu_multiplier(*kept, multiplier, saved.step, batch, saved.spare)
         return super().backward(call, multiplier, saved) if fused is None else [fused]
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
@@ -76,6 +79,7 @@ class PiecewiseLinear(Elementwise):
     """A function made of straight pieces, given by its breakpoints and slopes (one more than breakpoints)."""
 
     title = "rescale (piecewise linear)"
+    steady = True
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces

@@ -29,6 +29,7 @@ class Linear(Rule):
     """Any operation that is linear in its sequence-dependent inputs, through automatic differentiation."""
 
     title = "linear"
+    steady = True
     linear = True
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
@@ -194,6 +195,8 @@ class Negate(Linear):
 class Reduce(AlongAxes):
     """Sum or mean over axes other than the batch."""
 
+    owns_output = True
+
     def __init__(self, mean: bool) -> None:
         super().__init__()
         self.mean = mean
@@ -215,6 +218,7 @@ class Dense(Linear):
     """Fully connected layer ``x W^T + b``."""
 
     title = "linear (dense)"
+    owns_output = True
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence, or where they meet the batch."""

@@ -9,7 +9,7 @@ but divided per window before windows are added, which keeps overlapping windows
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,19 @@ from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 
 
+class Maxima(NamedTuple):
+    """Values, the maximum of each window and its place; windows lie on the last axis."""
+
+    values: Tensor
+    largest: Tensor
+    positions: Tensor
+
+
 class MaxPool(Rule):
     """Max-pooling over the last ``axes`` axes, overlapping, dilated, padded or adaptive."""
 
     title = "rescale (max-pool)"
+    steady = True
     keeps = "inputs"
 
     def __init__(self, axes: int, adaptive: bool = False) -> None:
@@ -40,29 +49,25 @@ class MaxPool(Rule):
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multiplier scattered to the position that made each difference."""
         m = multiplier[0] if isinstance(multiplier, list) else multiplier
-        batch, axes = call.input_batch(0), self.axes
-        value = saved.kept[0].contiguous()
-        pooled, positions = self._positions(value, saved.args, saved.kwargs)
-        flat = (value.flatten(-axes), pooled.flatten(-axes), positions.flatten(-axes))
-        spread = _scatter(flat, m.flatten(-axes), saved.step, batch)
+        x, r = (self._maxima(kept[0].contiguous(), saved) for kept in (saved.sequences, saved.references))
+        spread = _scatter(x, r, m.flatten(-self.axes), saved.step, call.input_batch(0))
         return [spread.reshape(call.input_infos[0].shape(saved.step.pairs))]
 
-    def _positions(
-        self, value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
+    def _maxima(self, value: Tensor, saved: Backward) -> Maxima:
         if self.adaptive:
             pool = F.adaptive_max_pool1d if self.axes == 1 else F.adaptive_max_pool2d
-            result: tuple[Tensor, Tensor] = pool(value, args[1], return_indices=True)
-            return result
-        operation = aten.max_pool1d_with_indices if self.axes == 1 else aten.max_pool2d_with_indices
-        pooled: tuple[Tensor, Tensor] = operation(value, *args[1:], **kwargs)
-        return pooled
+            pooled, positions = pool(value, saved.args[1], return_indices=True)
+        else:
+            operation = aten.max_pool1d_with_indices if self.axes == 1 else aten.max_pool2d_with_indices
+            pooled, positions = operation(value, *saved.args[1:], **saved.kwargs)
+        return Maxima(*(part.flatten(-self.axes) for part in (value, pooled, positions)))
 
 
 class AxisMax(Rule):
     """Maximum (or minimum, sign -1) over one axis or several: one window as large as the axes."""
 
     title = "rescale (maximum)"
+    steady = True
     keeps = "inputs"
 
     def __init__(self, sign: int = 1) -> None:
@@ -80,10 +85,14 @@ class AxisMax(Rule):
         kept = [axis for axis in range(len(info.dims)) if axis not in axes]
         batch = call.input_batch(0)
         moved = BatchAxis(kept.index(batch.axis), batch.outer, batch.inner)
-        value = (saved.kept[0] * self.sign).permute(*kept, *axes).flatten(len(kept))
-        largest, position = value.max(-1, keepdim=True)
+
+        def maxima(of: tuple[Tensor, ...]) -> Maxima:
+            value = (of[0] * self.sign).permute(*kept, *axes).flatten(len(kept))
+            return Maxima(value, *value.max(-1, keepdim=True))
+
         spread = _scatter(
-            (value, largest, position),
+            maxima(saved.sequences),
+            maxima(saved.references),
             m.reshape(*_kept_shape(info.shape(saved.step.pairs), kept), 1),
             saved.step,
             moved,
@@ -107,20 +116,16 @@ def _kept_shape(shape: tuple[int, ...], kept: list[int]) -> list[int]:
     return [shape[axis] for axis in kept]
 
 
-def _scatter(
-    flat: tuple[Tensor, Tensor, Tensor], multiplier: Tensor, step: StepShape, batch: BatchAxis
-) -> Tensor:
-    """Multiplier of the input from values, maxima and positions of all rows; windows lie on the last axis."""
-    value, largest, position = flat
-    x, r = step.sequence_part(value, batch), step.reference_part(value, batch)
-    top_x, top_r = step.sequence_part(largest, batch), step.reference_part(largest, batch)
-    at_x, at_r = step.sequence_part(position, batch), step.reference_part(position, batch)
+def _scatter(x: Maxima, r: Maxima, multiplier: Tensor, step: StepShape, batch: BatchAxis) -> Tensor:
+    """Multiplier of the input from maxima of sequences and references."""
+    value_x, top_x, at_x = (step.sequence_part(part, batch) for part in x)
+    value_r, top_r, at_r = (step.pair_part(part, batch) for part in r)
     winner = torch.where(top_x >= top_r, at_x.expand_as(at_r), at_r)
-    run = torch.gather(x.expand_as(r), -1, winner) - torch.gather(r, -1, winner)
+    run = torch.gather(value_x.expand_as(value_r), -1, winner) - torch.gather(value_r, -1, winner)
     rise = top_x - top_r
     tie = rise == 0
     share = torch.where(tie, (at_x == at_r).to(rise.dtype), rise / run.masked_fill_(tie, 1))
-    spread = torch.zeros_like(r, memory_format=torch.contiguous_format)
+    spread = torch.zeros_like(value_r, memory_format=torch.contiguous_format)
     spread.scatter_add_(-1, winner, share * step.pair_part(multiplier, batch))
     return step.flat_pairs(spread, batch)
 

@@ -27,6 +27,7 @@ class Product(Rule):
     """Elementwise product; with a constant factor it is linear."""
 
     title = "product"
+    steady = True
     keeps = "inputs"
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:

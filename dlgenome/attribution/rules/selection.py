@@ -29,6 +29,7 @@ class Extremum(Rule):
     """
 
     title = "rescale (maximum of two)"
+    steady = True
     keeps = "inputs"
 
     def __init__(self, largest: bool) -> None:
@@ -217,7 +218,7 @@ class Cast(Linear):
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier in the precision of the input."""
-        return [multiplier.to(saved.kept[0].dtype)]
+        return [multiplier.to(saved.references[0].dtype)]
 
 
 RULES: dict[Any, Rule] = {

@@ -1,0 +1,48 @@
+"""A residual connection: a value plus the ReLU of another, in one pass over memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dlgenome.attribution.kernels import add_relu, relu_multiplier
+from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Rule
+from dlgenome.attribution.rules.elementwise import RELU
+
+
+class ResidualRelu(Rule):
+    """``a + max(b, 0)``: a gets the multiplier of the sum, b that times the secant of ReLU.
+
+    Stands for two operations of a program; `rewriting.py` puts it in their place.
+    """
+
+    title = "sum, rescale (piecewise linear)"
+    owns_output = True
+    steady = True
+
+    def kept(self, call: Call) -> tuple[Ref, ...]:
+        """The input of ReLU."""
+        return call.inputs[1:]
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The sum."""
+        total: Tensor = args[1].relu().add_(args[0])
+        return total
+
+    def forward_over(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The sum, in the place of its first term where both lie in memory alike."""
+        return args[0] if add_relu(*args) else self.forward(call, args, kwargs)
+
+    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
+        """The multiplier, and its product with the secant."""
+        batch = call.input_batch(1)
+        kept = saved.sequences[0], saved.references[0]
+        fused = relu_multiplier(*kept, multiplier, saved.step, batch, saved.spare)
+        if fused is None:
+            secant = RELU.secant(call, saved.sequence(0, batch), saved.reference(0, batch), saved)
+            fused = saved.step.flat_pairs(secant.mul_(saved.step.pair_part(multiplier, batch)), batch)
+        return [multiplier, fused]
+
+
+RESIDUAL_RELU = ResidualRelu()
