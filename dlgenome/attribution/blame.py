@@ -13,6 +13,7 @@ from dlgenome.attribution.layout import StepShape, ValueInfo
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.rules.base import Kept, Source
+from dlgenome.attribution.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class BlamingEngine(Engine):
         references = self._forward(rows[self.step.sequences :], self._pair_values)
         outputs = sequences.output, references.output
         weights = readout.weights(*outputs, self.step)
-        seed = self._seed(readout, weights, references.output)
-        self._backward(seed, Kept(sequences.kept, references.kept), references.rows, spare=False)
+        seeds = self._seeds(readout, weights, references.output)
+        self._backward(seeds, Kept(sequences.kept, references.kept), references.rows, spare=False)
         x, r = readout.predictions(*outputs, weights, self.step)
         scale = (x - r).abs().mean().double()
         found = [
@@ -55,17 +56,18 @@ class BlamingEngine(Engine):
         return sorted(found, key=lambda fact: -fact.error)
 
     def _send_back(
-        self, step: Step, multiplier: Any, kept: Kept, waiting: dict[str, Any], spare: bool
+        self, step: Step, multiplier: Any, own: bool, kept: Kept, waiting: Waiting, spare: bool
     ) -> None:
-        own: dict[str, Any] = {}
-        super()._send_back(step, multiplier, kept, own, spare)
+        alone = Waiting({})
+        super()._send_back(step, multiplier, own, kept, alone, spare)
+        parts = alone.multipliers
         before = sum(
-            self._carried(ref.name, own[ref.name], kept) for ref in step.call.inputs if ref.name in own
+            self._carried(ref.name, parts[ref.name], kept) for ref in step.call.inputs if ref.name in parts
         )
         after = self._carried(step.call.name, multiplier, kept)
         self._missed[step.call.name] = (before - after).abs().mean()
-        for name, part in own.items():
-            waiting[name] = _joined(waiting.get(name), part)
+        for name, part in parts.items():
+            waiting.multipliers[name] = _joined(waiting.multipliers.get(name), part)
 
     def _carried(self, name: str, multiplier: Any, kept: Kept) -> Tensor:
         """Sum of m (x - r) of a value, (pairs,) in float64."""

@@ -13,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlgenome.attribution.onednn import convolve_onto
+
 Map = Callable[[Tensor], Tensor]
+MapOnto = Callable[[Tensor, Tensor], bool]
+"""Adds what it makes of the first to the second, in its place; False, and nothing done, where it cannot."""
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
 _FAR = 2**16
@@ -38,6 +42,8 @@ def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
         padding, dilation = geometry.padding[1], geometry.dilation[1]
         if outputs <= _LANES // 2 and width >= 8 and dilation == 1:
             return _several_places_at_once(weight, bias, padding)
+        if channels <= 2 and width >= 16 and dilation == 1:
+            return _inputs_of_several_places(weight, bias, padding)
         if dilation * channels >= _FAR:
             return _offset_by_offset(weight, bias, padding, dilation)
     arguments = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
@@ -70,6 +76,24 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
     return transposed
 
 
+def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
+    """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
+    reach = _reach(weight, geometry)
+    before = (reach[0] - geometry.padding[0], reach[1] - geometry.padding[1])
+    plain = geometry.stride == (1, 1) and geometry.groups == 1 and min(before) >= 0
+    if not plain or min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR:
+        return None
+    flipped = channels_last(weight.flip(2, 3).transpose(0, 1))
+
+    def run(multiplier: Tensor, total: Tensor) -> bool:
+        shape = (len(multiplier), weight.shape[1], *size)
+        if total.shape != shape or not total.is_contiguous(memory_format=torch.channels_last):
+            return False
+        return convolve_onto(total, channels_last(multiplier), flipped, before, geometry.dilation)
+
+    return run
+
+
 def _reach(weight: Tensor, geometry: Geometry) -> tuple[int, int]:
     """Places between the first and the last that one output looks at."""
     down, along = geometry.dilation
@@ -98,6 +122,35 @@ def _several_places_at_once(weight: Tensor, bias: Tensor | None, padding: int) -
         by_place = channels_last(made[..., :groups]).permute(0, 2, 3, 1)
         by_place = by_place.reshape(*by_place.shape[:2], groups * places, outputs)
         return by_place[:, :, extra : extra + size].permute(0, 3, 1, 2)
+
+    return run
+
+
+def _inputs_of_several_places(weight: Tensor, bias: Tensor | None, padding: int) -> Map:
+    """One or two inputs: those of four neighbouring places count as inputs of one, and so do the outputs.
+
+    A library's kernel takes inputs several at a time, too, and finds no more than these.
+    """
+    outputs, channels, _, width = weight.shape
+    places = 4
+    blocks = -(-(width + places - 1) // places)
+    wide = weight.new_zeros(places, outputs, blocks * places, channels)
+    for place in range(places):
+        wide[place, :, place : place + width] = weight[:, :, 0].transpose(1, 2)
+    wide = wide.reshape(places * outputs, blocks, places * channels).transpose(1, 2).unsqueeze(2)
+    wide = channels_last(wide.contiguous())
+    biases = None if bias is None else bias.repeat(places)
+
+    def run(value: Tensor) -> Tensor:
+        batch, _, height, length = value.shape
+        size = length + 2 * padding - width + 1
+        groups = -(-size // places)
+        rows = value.new_zeros(batch, height, (groups + blocks - 1) * places, channels)
+        rows[:, :, padding : padding + length] = value.permute(0, 2, 3, 1)
+        grouped = rows.view(batch, height, -1, places * channels).permute(0, 3, 1, 2)
+        by_place = F.conv2d(grouped, wide, biases).permute(0, 2, 3, 1)
+        by_place = by_place.reshape(batch, height, groups * places, outputs)
+        return by_place[:, :, :size].permute(0, 3, 1, 2)
 
     return run
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.constants import evaluate_constants, require_equal_rows
+from dlgenome.attribution.heads import heads
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.memory import plan_memory
@@ -25,6 +26,7 @@ from dlgenome.attribution.precise import precise_steps, widened
 from dlgenome.attribution.readout import Readout, numbers
 from dlgenome.attribution.rules.base import Call, Kept, fill
 from dlgenome.attribution.steady import steady_bits
+from dlgenome.attribution.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Engine:
         self._rules = {
             s.call.name: s.rule.bound(s.call, self._pair_arguments[s.call.name][0]) for s in program.steps
         }
+        self._heads = heads(program)
         self._is_steady = all(rule.steady for rule in self._rules.values())
 
     def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
@@ -108,7 +111,7 @@ class Engine:
         outputs = sequences.output, references.output
         kept = Kept(sequences.kept, references.kept)
         weights = [readout.weights(*outputs, self.step) for readout in readouts]
-        seeds = [self._seed(*pair, references.output) for pair in zip(readouts, weights, strict=True)]
+        seeds = [self._seeds(*pair, references.output) for pair in zip(readouts, weights, strict=True)]
         # Points that are their own references are read as both.
         last = None if sequences is references else seeds[-1]
         with self._steadily(references.rows):
@@ -132,11 +135,16 @@ class Engine:
         x, r = (torch.stack([pair[side] for pair in predicted], -1) for side in (0, 1))
         return PairMultipliers(multipliers, x, r)
 
-    def _seed(self, readout: Readout, weights: Tensor, output: Tensor) -> Tensor:
-        """Multiplier of the whole output: the weights in their columns."""
+    def _seeds(self, readout: Readout, weights: Tensor, output: Tensor) -> dict[str, Tensor]:
+        """Multipliers of the values that the output is made of, of those that the readout looks at."""
         seed = output.new_zeros(self.step.pairs, output.shape[1])
         seed[:, readout.start : readout.stop] = weights.reshape(self.step.pairs, -1)
-        return seed
+        parts = self._heads or ((self.program.output, 0, output.shape[1]),)
+        return {
+            name: seed[:, start:stop]
+            for name, start, stop in parts
+            if start < readout.stop and readout.start < stop
+        }
 
     def _arguments(self, call: Call, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments with what is known filled in, as wide as the operation is computed."""
@@ -158,36 +166,42 @@ class Engine:
                     del values[name]
         return Forwarded(rows, values[self.program.output], kept)
 
-    def _backward(self, seed: Tensor, kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
+    def _backward(self, seeds: dict[str, Tensor], kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
         """Multiplier of the input; ``spare`` is for the last target, after which nothing kept is needed."""
-        waiting: dict[str, Any] = {self.program.output: seed}
+        waiting = Waiting(seeds)
         for step in reversed(self.program.steps):
-            multiplier = waiting.pop(step.call.name, None)
+            multiplier, own = waiting.take(step.call.name)
             if multiplier is not None:
+                narrow = multiplier
                 if step.call.name not in self._precise:
-                    multiplier = _narrowed(multiplier, rows.dtype)
-                self._send_back(step, multiplier, kept, waiting, spare)
-        result: Tensor | None = waiting.get(self.program.sequences)
+                    narrow = _narrowed(multiplier, rows.dtype)
+                self._send_back(step, narrow, own and narrow is multiplier, kept, waiting, spare)
+        result, _ = waiting.take(self.program.sequences)
         if result is None:
             return rows.new_zeros(self.step.pairs, *rows.shape[1:])
-        return result.to(rows.dtype)
+        found: Tensor = result.to(rows.dtype)
+        return found
 
     def _send_back(
-        self, step: Step, multiplier: Any, kept: Kept, waiting: dict[str, Any], spare: bool
+        self, step: Step, multiplier: Any, own: bool, kept: Kept, waiting: Waiting, spare: bool
     ) -> None:
+        """Add the multipliers of the inputs to what waits; ``own`` where nothing else holds the given one."""
         call = step.call
         if call.op is operator.getitem:
-            several = call.args[0].name
-            parts = waiting.setdefault(several, [None] * _outputs(self.program, several, call.args[1]))
-            parts[call.args[1]] = _sum(parts[call.args[1]], multiplier)
+            several, place = call.args[0].name, call.args[1]
+            waiting.add_to(several, place, _outputs(self.program, several, place), multiplier)
             return
         rule = self._rules[call.name]
         over = spare and call.name in self._memory.spare
         saved = kept.saved(self.step, step.rule.kept(call), *self._pair_arguments[call.name], over)
+        so_far = waiting.own(call.inputs[0].name) if len(call.inputs) == 1 else None
+        if so_far is not None and rule.backward_onto(call, multiplier, saved, so_far):
+            return
         parts = rule.backward(call, multiplier, saved)
+        passed_on = own and sum(part is multiplier for part in parts) == 1
         for ref, part in zip(call.inputs, parts, strict=True):
             if part is not None:
-                waiting[ref.name] = _sum(waiting.get(ref.name), part, step.rule.fresh)
+                waiting.add(ref.name, part, step.rule.fresh or (passed_on and part is multiplier))
 
 
 def _narrowed(multiplier: Any, dtype: torch.dtype) -> Any:
@@ -205,10 +219,3 @@ def _outputs(program: Program, name: str, picked: int) -> int:
     """How many outputs an operation has, as far as they are known: the picked one at least."""
     info = program.infos[name]
     return max(len(info), picked + 1) if isinstance(info, tuple) else 1
-
-
-def _sum(first: Tensor | None, second: Tensor, fresh: bool = False) -> Tensor:
-    """Sum of two multipliers; written into the second where nothing else holds it."""
-    if first is None:
-        return second
-    return second.add_(first) if fresh else first + second

@@ -25,9 +25,9 @@ class SignedEngine(Engine):
         reveals = {s.call.name: reveal_all or self._follows_dense(s) for s in program.steps}
         self._plan = Plan(step, program.infos, self._steps, self._pair_arguments, reveals)
 
-    def _backward(self, seed: Tensor, kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
+    def _backward(self, seeds: dict[str, Tensor], kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
         state = Parts(self._plan, kept)
-        waiting: dict[str, dict[int, Signed]] = {self.program.output: {0: Signed(seed, seed)}}
+        waiting: dict[str, dict[int, Signed]] = {name: {0: Signed(m, m)} for name, m in seeds.items()}
         for step in reversed(self.program.steps):
             multipliers = waiting.pop(step.call.name, None)
             if multipliers is None:

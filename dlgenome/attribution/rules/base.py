@@ -167,6 +167,10 @@ class Rule:
         """Multipliers of ``call.inputs``, on the pair rows; ``multiplier`` is that of the output."""
         raise NotImplementedError(type(self).__name__)
 
+    def backward_onto(self, call: Call, multiplier: Any, saved: Backward, total: Tensor) -> bool:
+        """Add the multiplier of the only input to ``total``, in its place; False where that is not done."""
+        return False
+
 
 def unbroadcast(multiplier: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Multiplier summed over the axes along which a value of ``shape`` was broadcast."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlgenome.attribution.convolving import Geometry, Map, adjoint, convolution
+from dlgenome.attribution.convolving import Geometry, Map, MapOnto, adjoint, adjoint_onto, convolution
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
 
@@ -31,7 +31,10 @@ class Convolution(Rule):
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
-        return BoundConvolution(self._map(args), self._adjoint(call, args))
+        size, axes = self._size(call), self._two_axes
+        onto = adjoint_onto(axes(args[1]), self._geometry(args), size)
+        own = None if onto is None else lambda multiplier, total: onto(axes(multiplier), axes(total))
+        return BoundConvolution(self._map(args), self._adjoint(call, args), own)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
@@ -46,8 +49,12 @@ class Convolution(Rule):
         return self._on_own_axes(convolution(self._two_axes(args[1]), bias, self._geometry(args)))
 
     def _adjoint(self, call: Call, args: tuple[Any, ...]) -> Map:
+        return self._on_own_axes(adjoint(self._two_axes(args[1]), self._geometry(args), self._size(call)))
+
+    def _size(self, call: Call) -> tuple[int, int]:
+        """Height and width of the input."""
         height, width = call.input_infos[0].dims[2:] if self.axes == 2 else (1, call.input_infos[0].dims[2])
-        return self._on_own_axes(adjoint(self._two_axes(args[1]), self._geometry(args), (height, width)))
+        return height, width
 
     def _two_axes(self, value: Tensor) -> Tensor:
         return value if self.axes == 2 else value.unsqueeze(2)
@@ -80,8 +87,8 @@ class BoundConvolution(Rule):
     linear = True
     fresh = True
 
-    def __init__(self, onward: Map, back: Map) -> None:
-        self._onward, self._back = onward, back
+    def __init__(self, onward: Map, back: Map, back_onto: MapOnto | None) -> None:
+        self._onward, self._back, self._back_onto = onward, back, back_onto
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
@@ -90,6 +97,10 @@ class BoundConvolution(Rule):
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
         return [self._back(multiplier)]
+
+    def backward_onto(self, call: Call, multiplier: Tensor, saved: Backward, total: Tensor) -> bool:
+        """The same, added to ``total`` in one pass over memory."""
+        return self._back_onto is not None and self._back_onto(multiplier, total)
 
 
 def _refused(call: Call) -> str | None:

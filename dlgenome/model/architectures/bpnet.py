@@ -89,7 +89,10 @@ class BPNet(nn.Module):
         return features
 
     def _profile(self, features: Tensor, controls: Tensor | None) -> Tensor:
-        end = features.shape[2] - self.trimming
+        # Positions that the trimmed profile does not see would be convolved for nothing.
+        margin = max(self.trimming - self.fconv.kernel_size[0] // 2, 0)
+        seen = slice(margin, features.shape[2] - margin)
+        features, controls = features[:, :, seen], None if controls is None else controls[:, :, seen]
         if controls is not None:
             profile: Tensor = self.fconv(torch.cat([features, controls], dim=1))
         elif self.n_control_tracks:
@@ -101,7 +104,8 @@ class BPNet(nn.Module):
             )
         else:
             profile = self.fconv(features)
-        return profile[:, :, self.trimming : end]
+        trimmed = self.trimming - margin
+        return profile[:, :, trimmed : features.shape[2] - trimmed]
 
     def _log_counts(self, features: Tensor, controls: Tensor | None) -> Tensor:
         start = max(self.trimming - COUNT_MARGIN, 0)
