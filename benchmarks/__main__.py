@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from benchmarks.near_zero_command import near_zero
 from dlgenome.config import default_threads
 
 MEBIBYTE = 2**20
-CASE_NAMES = ("bpnet-64", "chrombpnet-512", "basset", "tiny")
+CASE_NAMES = ("bpnet-64", "chrombpnet-512", "basset", "deepsea", "attention", "tiny")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 threads_option: Option = click.option(
@@ -49,6 +51,12 @@ file_option = click.Path(dir_okay=False, path_type=Path)
 @click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--pairs", type=click.IntRange(min=1), default=7, help="Turns of each program.")
 @click.option("--sequences", type=click.IntRange(min=1), help="Sequences a turn. [default: that of the case]")
+@click.option(
+    "--references",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="References of each sequence; may be repeated, each makes a table. [default: that of the case]",
+)
 @threads_option
 @click.option("--json", "json_file", type=file_option, help="Write every turn to this file.")
 @click.option("--plot", "plot_file", type=file_option, help="Draw the medians into this PNG.")
@@ -74,6 +82,7 @@ def speed(
     precision: str,
     pairs: int,
     sequences: int | None,
+    references: tuple[int, ...],
     threads: int | None,
     json_file: Path | None,
     plot_file: Path | None,
@@ -88,8 +97,8 @@ def speed(
     plan = Plan(precision, threads or default_threads(), 2 if quick else pairs, sequences)
     facts = machine.facts(plan.threads)
     comparisons = []
-    for case in ("tiny",) if quick else cases:
-        comparisons.append(compare(case, contenders, plan))
+    for case, count in product(("tiny",) if quick else cases, references or (None,)):
+        comparisons.append(compare(case, contenders, replace(plan, references=count)))
         click.echo(report.comparison_text(comparisons[-1]) + "\n")
     click.echo(report.facts_text(facts))
     if json_file is not None:

@@ -50,6 +50,68 @@ def basset() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(1000, 164))
 
 
+def deepsea() -> nn.Module:
+    """A network with the layer sizes of DeepSEA (Zhou and Troyanskaya 2015) for 1000 bases: (batch, 919)."""
+    layers: list[nn.Module] = []
+    for channels, filters in ((4, 320), (320, 480), (480, 960)):
+        layers += [nn.Conv1d(channels, filters, 8), nn.ReLU(), nn.MaxPool1d(4)]
+    # what follows the last convolution is not a pool
+    return nn.Sequential(*layers[:-1], nn.Flatten(), nn.Linear(960 * 53, 925), nn.ReLU(), nn.Linear(925, 919))
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention between all positions, its softmax a module that hooks can see."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(batch, positions, width) to the same."""
+        query, key, value = (
+            layer(positions).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        weights = self.softmax(query @ key.transpose(2, 3) * self.scale)
+        result: Tensor = self.out((weights @ value).transpose(1, 2).flatten(2))
+        return result
+
+
+class EncoderBlock(nn.Module):
+    """A layer of a transformer encoder, norms first (Vaswani et al. 2017; Xiong et al. 2020)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.dense = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(batch, positions, width) to the same."""
+        positions = positions + self.attention(self.attention_norm(positions))
+        result: Tensor = positions + self.dense(positions)
+        return result
+
+
+class AttentionNetwork(nn.Module):
+    """A convolution, a max-pool and two encoder blocks, one number from the mean over positions."""
+
+    def __init__(self, width: int, heads: int, pool: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv1d(4, width, 15, padding=7), nn.ReLU(), nn.MaxPool1d(pool))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, heads) for _ in range(2)))
+        self.linear = nn.Linear(width, 1)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """(batch, 1) of (batch, 4, length)."""
+        positions = self.blocks(self.stem(sequences).transpose(1, 2))
+        result: Tensor = self.linear(positions.mean(dim=1))
+        return result
+
+
 @dataclass(frozen=True)
 class Case:
     """One row of the table; output 0 of the network is explained."""
@@ -73,6 +135,12 @@ CASES = {
         sequences=2,
     ),
     "basset": Case("Basset-like, 600 bp, max-pool, dense", basset, 600),
+    "deepsea": Case("DeepSEA-like, 1000 bp, max-pool, dense", deepsea, 1000, sequences=4),
+    "attention": Case(
+        "convolution and two transformer encoder blocks, 128 wide, 1000 bp",
+        lambda: AttentionNetwork(128, 4, 8),
+        1000,
+    ),
     "tiny": Case(
         "BPNet, 8 filters, 2 dilated layers, 256 bp: tries the benchmark itself",
         lambda: BPNetCounts(8, 2, 20),

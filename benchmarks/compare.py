@@ -52,6 +52,8 @@ class Plan:
     pairs: int
     sequences: int | None = None
     """Sequences a turn; None takes what the case says."""
+    references: int | None = None
+    """References of each sequence; None takes what the case says."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ def spread(values: Sequence[float]) -> Spread:
 
 def compare(case: str, contenders: Sequence[Contender], plan: Plan, pause: float = PAUSE) -> Comparison:
     """Time the contenders on a case, after one turn each that does not count."""
-    count = plan.sequences or CASES[case].sequences
+    facts = CASES[case]
+    count, n_references = plan.sequences or facts.sequences, plan.references or facts.n_references
     with TemporaryDirectory(prefix="dlgenome-bench-") as name:
         folder = Path(name)
-        write_inputs(CASES[case], folder, count)
+        write_inputs(facts, folder, count, n_references)
         task = Task("dlgenome", case, folder, plan.precision, plan.threads)
         truth = _exact_scores(task)
         timings = _take_turns(task, contenders, plan.pairs, truth, pause)
-    return Comparison(case, plan.precision, count, CASES[case].n_references, timings)
+    return Comparison(case, plan.precision, count, n_references, timings)
 
 
 def _exact_scores(task: Task) -> Scores:

@@ -130,7 +130,8 @@ def plot(path: Path, facts: Mapping[str, Any], comparisons: Sequence[Comparison]
         axes.plot(each, [place] * len(each), ".", color="black", markersize=4)
         label = f"  {median:.3g} ms" + ("" if is_ours else f", {_times(comparison.ratios)}")
         axes.annotate(label, (max(each), place), va="center", fontsize=8)
-    axes.set_yticks(range(len(bars)), [f"{c.case}\n{t.program}" for c, t in bars], fontsize=8)
+    labels = [f"{c.case}, {c.n_references} references\n{t.program}" for c, t in bars]
+    axes.set_yticks(range(len(bars)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, axes.get_xlim()[1] * 1.4)
     axes.set_xlabel("milliseconds a sequence; shorter is faster", fontsize=8)

@@ -52,9 +52,12 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
 ) -> None:
     order: list[str] = []
 
+    shapes: set[tuple[int, ...]] = set()
+
     class FakeWorker:
         def __init__(self, task: Task, python: Path, environment: dict[str, str]) -> None:
             self.program, self.calls = task.program, 0
+            shapes.add(task.codes()[1].shape)
             self.versions, self.batch_size = {"torch": "2.0"}, 1
 
         def explain(self, save: Path | None = None) -> Turn:
@@ -73,7 +76,10 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
     monkeypatch.setattr(compare, "Worker", FakeWorker)
     monkeypatch.setattr(compare, "_exact_scores", lambda task: np.full((1, 4, 5), 2.0))
     peer = Contender("tangermeme", "as it comes", tmp_path)
-    found = compare.compare("tiny", [OURS, peer], Plan("float32", threads=1, pairs=3), pause=0)
+    plan = Plan("float32", threads=1, pairs=3, sequences=2, references=5)
+    found = compare.compare("tiny", [OURS, peer], plan, pause=0)
+    assert shapes == {(2, 5, CASES["tiny"].length)}
+    assert (found.sequences, found.n_references) == (2, 5)
     assert order == ["dlgenome", "tangermeme"] * 4
     assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 2
     assert [each.peak_memory_bytes for each in found.timings] == [4, 4]
@@ -87,6 +93,25 @@ def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
     text = report.comparison_text(found)
     assert "8.00x (7.00-9.00)" in text
     assert "4.5e+03 (1.75e+03-2e+04)" in text, "milliseconds a sequence: 18 s, 7 s and 80 s for 4 sequences"
+
+
+def test_every_case_is_measured_with_every_number_of_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def measured(case: str, _: object, plan: Plan) -> Comparison:
+        asked.append((case, plan.references))
+        return Comparison(case, "float32", 4, plan.references or 20, (timing("dlgenome", 1.0),))
+
+    monkeypatch.setattr(compare, "compare", measured)
+    flags = ["--no-peer", "--case", "basset", "--case", "deepsea"]
+    CliRunner().invoke(main, flags, catch_exceptions=False)
+    assert asked == [("basset", None), ("deepsea", None)]
+    asked.clear()
+    done = CliRunner().invoke(
+        main, [*flags, "--references", "1", "--references", "100"], catch_exceptions=False
+    )
+    assert asked == [("basset", 1), ("basset", 100), ("deepsea", 1), ("deepsea", 100)]
+    assert "DeepSEA-like, 1000 bp, max-pool, dense; 100 references" in done.output
 
 
 def test_a_program_that_does_not_start_is_named(tmp_path: Path) -> None:
@@ -115,7 +140,7 @@ def test_the_command_offers_every_case() -> None:
     assert set(CASE_NAMES) == set(CASES)
 
 
-@pytest.mark.parametrize("name", ["bpnet-64", "basset", "tiny"])
+@pytest.mark.parametrize("name", ["bpnet-64", "basset", "deepsea", "attention", "tiny"])
 def test_a_network_takes_sequences_of_its_length(name: str) -> None:
     case = CASES[name]
     with torch.no_grad():

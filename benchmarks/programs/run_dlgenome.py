@@ -18,10 +18,11 @@ from dlgenome.model.targets import TargetHead, parse_targets
 def prepare(task: Task) -> Prepared:
     """The engine with the settings that the command chooses by itself."""
     keep_freed_memory()
-    device, n_references = torch.device("cpu"), task.facts.n_references
+    device = torch.device("cpu")
     head = TargetHead(task.network(), parse_targets(["index:0"]))
     program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))
     sequences, references = task.codes()
+    n_references = references.shape[1]
     # no more than there is work for: the rest of a step would be padding, and timed as if it were work
     automatic = automatic_batch_size(program, n_references, device, task.dtype)
     batch_size = task.batch_size or min(automatic, len(sequences) * n_references)
