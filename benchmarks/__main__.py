@@ -29,7 +29,7 @@ file_option = click.Path(dir_okay=False, path_type=Path)
 @click.option("--quick", is_flag=True, show_default=False, help="Try it out: two turns on a tiny network.")
 @click.option(
     "--peer",
-    type=click.Choice(["tangermeme", "dlgenome"]),
+    type=click.Choice(["tangermeme", "captum", "dlgenome"]),
     default="tangermeme",
     help="The other program; dlgenome against itself shows how far a ratio of 1 spreads here.",
 )
@@ -113,6 +113,8 @@ def _contender(peer: str, python: Path | None, batch_size: int | None, allocator
     from benchmarks.compare import OURS, Contender
     from benchmarks.processes import KEEPS_FREED_MEMORY, peer_python
 
+    if peer == "captum" and batch_size is not None:
+        raise click.UsageError("captum takes all references of a sequence in one step: no --peer-batch-size.")
     tuned = allocator == "keeps-memory"
     setup = "as it comes" if batch_size is None else f"batch size {batch_size}"
     return Contender(

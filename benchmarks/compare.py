@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.cases import CASES
 from benchmarks.inputs import write_inputs
-from benchmarks.processes import Turn, Worker
+from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.programs import prepare
 from benchmarks.task import Scores, Task
 
@@ -67,8 +67,10 @@ class Timing:
     seconds: tuple[float, ...]
     """Of each turn."""
     peak_memory_bytes: int
-    difference: float
+    difference: float | None
     """Largest difference of a hypothetical contribution from float64, as a share of the largest one."""
+    error: str | None = None
+    """Why there are no figures: the program refused the network or did not survive it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Comparison:
         if len(self.timings) < 2:
             return ()
         ours, peer = self.timings
+        if peer.error is not None:
+            return ()
         return tuple(theirs / own for own, theirs in zip(ours.seconds, peer.seconds, strict=True))
 
 
@@ -125,23 +129,35 @@ def _exact_scores(task: Task) -> Scores:
     return prepare(replace(task, precision="float64")).explain()
 
 
+@dataclass
+class _Player:
+    """A contender with its process and what it has done so far."""
+
+    contender: Contender
+    worker: Worker
+    scores: Path
+    turns: list[Turn] = field(default_factory=list)
+    error: str | None = None
+
+
 def _take_turns(
     task: Task, contenders: Sequence[Contender], pairs: int, truth: Scores, pause: float
 ) -> tuple[Timing, ...]:
     with ExitStack() as stack:
-        workers = [stack.enter_context(_start(task, contender)) for contender in contenders]
-        scores = [task.folder / f"scores-{index}.npy" for index in range(len(workers))]
-        for worker, path in zip(workers, scores, strict=True):
-            worker.explain(save=path)
-        turns: list[list[Turn]] = [[] for _ in workers]
+        players = [
+            _Player(
+                contender, stack.enter_context(_start(task, contender)), task.folder / f"scores-{index}.npy"
+            )
+            for index, contender in enumerate(contenders)
+        ]
+        for player in players:
+            _warm_up(player)
         for _ in range(pairs):
-            for worker, taken in zip(workers, turns, strict=True):
-                time.sleep(pause)
-                taken.append(worker.explain())
-    return tuple(
-        _timing(contender, worker, taken, _difference(path, truth))
-        for contender, worker, taken, path in zip(contenders, workers, turns, scores, strict=True)
-    )
+            for player in players:
+                if player.error is None:
+                    time.sleep(pause)
+                    player.turns.append(player.worker.explain())
+    return tuple(_timing(player, truth) for player in players)
 
 
 def _start(task: Task, contender: Contender) -> Worker:
@@ -149,15 +165,26 @@ def _start(task: Task, contender: Contender) -> Worker:
     return Worker(own, contender.python, dict(contender.environment))
 
 
-def _timing(contender: Contender, worker: Worker, turns: Sequence[Turn], difference: float) -> Timing:
+def _warm_up(player: _Player) -> None:
+    """The turn that does not count; another program that fails in it gets a row that says so."""
+    try:
+        player.worker.explain(save=player.scores)
+    except BenchmarkError as error:
+        if player.contender is OURS:
+            raise
+        player.error = error.message
+
+
+def _timing(player: _Player, truth: Scores) -> Timing:
     return Timing(
-        contender.program,
-        contender.setup,
-        worker.batch_size,
-        worker.versions,
-        tuple(turn.seconds for turn in turns),
-        turns[-1].peak_memory_bytes,
-        difference,
+        player.contender.program,
+        player.contender.setup,
+        player.worker.batch_size,
+        player.worker.versions,
+        tuple(turn.seconds for turn in player.turns),
+        player.turns[-1].peak_memory_bytes if player.turns else 0,
+        _difference(player.scores, truth) if player.error is None else None,
+        player.error,
     )
 
 

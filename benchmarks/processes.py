@@ -73,6 +73,8 @@ class Worker:
                 f"{self.task.program} stopped with status {status}; its own message is above."
             )
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BenchmarkError(f"{self.task.program} refuses: {answer['error']}")
         return answer
 
     def _stop(self) -> None:

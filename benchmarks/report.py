@@ -14,6 +14,8 @@ from benchmarks.compare import Comparison, Timing, spread
 
 MEBIBYTE = 2**20
 LARGE_FILES = (".h5", ".bw", ".bed")
+ROUNDING = 0.01
+"""Share of the largest contribution that no precision here loses: more comes from another rule."""
 HEADER = (
     "program",
     "precision",
@@ -48,12 +50,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
+    if timing.error is not None:
+        return (_name(timing), comparison.precision, str(timing.batch_size), timing.error, *[""] * 5)
     each = spread([seconds / comparison.sequences for seconds in timing.seconds])
-    versions = timing.versions
     is_ours = timing is comparison.timings[0]
     ratios = () if is_ours else comparison.ratios
     return (
-        f"{timing.program} {versions[timing.program]}, {timing.setup} (torch {versions['torch']})",
+        _name(timing),
         comparison.precision,
         str(timing.batch_size),
         f"{each.median * 1e3:.3g} ({each.minimum * 1e3:.3g}-{each.maximum * 1e3:.3g})",
@@ -61,8 +64,20 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
         f"{1 / each.median:.3g}",
         _times(ratios),
         f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB",
-        f"{timing.difference:.1e}",
+        _from_exact(timing.difference),
     )
+
+
+def _name(timing: Timing) -> str:
+    versions = timing.versions
+    return f"{timing.program} {versions[timing.program]}, {timing.setup} (torch {versions['torch']})"
+
+
+def _from_exact(difference: float | None) -> str:
+    """The difference, and that it is no rounding where it is none."""
+    if difference is None:
+        return ""
+    return f"{difference:.1e}" + (", other scores" if difference > ROUNDING else "")
 
 
 def _times(ratios: Sequence[float]) -> str:
@@ -119,7 +134,7 @@ def plot(path: Path, facts: Mapping[str, Any], comparisons: Sequence[Comparison]
     """A picture of milliseconds a sequence: bars for the medians, dots for single turns."""
     from matplotlib.figure import Figure
 
-    bars = [(c, t) for c in comparisons for t in c.timings]
+    bars = [(c, t) for c in comparisons for t in c.timings if t.error is None]
     figure = Figure(figsize=(8, 1.4 + 0.55 * len(bars)), layout="constrained")
     axes = figure.subplots()
     for place, (comparison, timing) in enumerate(bars):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.cases import CASES, Case
 
@@ -52,6 +52,14 @@ class Task:
         """Base codes of the sequences (sequences, length) and references (sequences, references, length)."""
         with np.load(self.folder / "inputs.npz") as inputs:
             return inputs["sequences"], inputs["references"]
+
+    def one_hot(self) -> tuple[Tensor, Tensor]:
+        """Sequences (sequences, 4, length) and references (sequences, references, 4, length)."""
+        bases = torch.eye(4, dtype=self.dtype)
+        sequences, references = (
+            bases[torch.from_numpy(codes).long()].movedim(-1, -2).contiguous() for codes in self.codes()
+        )
+        return sequences, references
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One program in a process of its own; the driver gives it turns.
 
 `python -m benchmarks.worker TASK` takes one JSON object a line on stdin, each an order to explain all
-sequences once, and answers each with one JSON object a line on stdout. Runs in the environments of other
-programs too.
+sequences once, and answers each with one JSON object a line on stdout, be it an error. Runs in the
+environments of other programs too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,7 +57,13 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         begun = time.perf_counter()
-        scores = prepared.explain()
+        try:
+            scores = prepared.explain()
+        except Exception as error:
+            traceback.print_exc()
+            message = " ".join(str(error).split())
+            print(json.dumps({"error": f"{type(error).__name__}: {message}"}), file=answers)
+            continue
         seconds = time.perf_counter() - begun
         answer = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
         if order["save"]:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor, nn
 
 pytest.importorskip(
     "benchmarks", reason="the benchmarks are in the checkout only, not in the installed package"
 )
 
-from benchmarks import command, compare, processes, report
+from benchmarks import command, compare, processes, report, worker
 from benchmarks.__main__ import CASE_NAMES, main
 from benchmarks.cases import CASES
 from benchmarks.compare import OURS, Comparison, Contender, Plan, Timing
+from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
-from benchmarks.task import Task
+from benchmarks.programs import prepare
+from benchmarks.task import Prepared, Scores, Task
 from dlgenome.regions.bed import read_regions
 from dlgenome.regions.fasta import Genome
 from dlgenome.regions.windows import plan_windows
@@ -84,6 +92,143 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
     assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 2
     assert [each.peak_memory_bytes for each in found.timings] == [4, 4]
     assert [each.difference for each in found.timings] == [0.0, 0.25]
+
+
+def refusing(program: str) -> type:
+    """A worker that has figures for every program but one."""
+
+    class FakeWorker:
+        def __init__(self, task: Task, *_: object) -> None:
+            self.program, self.versions, self.batch_size = task.program, {"torch": "2.0"}, 1
+            self.versions[task.program] = "1.0"
+
+        def explain(self, save: Path | None = None) -> Turn:
+            if self.program == program:
+                raise BenchmarkError(f"{program} refuses: RuntimeError: no rule for this")
+            if save is not None:
+                np.save(save, np.ones((1, 4, 5)))
+            return Turn(1.0, 1)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return
+
+    return FakeWorker
+
+
+def test_a_program_that_refuses_the_network_is_in_the_table_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compare, "Worker", refusing("captum"))
+    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.ones((1, 4, 5)))
+    contenders = [OURS, Contender("captum", "as it comes", tmp_path)]
+    found = compare.compare("tiny", contenders, Plan("float32", threads=1, pairs=2), pause=0)
+    assert [len(each.seconds) for each in found.timings] == [2, 0]
+    assert found.ratios == ()
+    text = report.comparison_text(found)
+    assert "captum refuses: RuntimeError: no rule for this" in text.splitlines()[-1]
+    written = json.loads(report.as_json({}, [found]))["comparisons"][0]
+    assert written["timings"][1]["difference"] is None
+    report.plot(tmp_path / "speed.png", {"date": "", "processor": "", "threads": 1}, [found])
+    monkeypatch.setattr(compare, "Worker", refusing("dlgenome"))
+    with pytest.raises(BenchmarkError, match="dlgenome refuses"):
+        compare.compare("tiny", contenders, Plan("float32", threads=1, pairs=2), pause=0)
+
+
+def test_scores_that_are_other_than_rounding_makes_them_are_called_so() -> None:
+    ours, peer = timing("dlgenome", 1.0), replace(timing("captum", 1.0), difference=0.13)
+    *_, first, second = report.comparison_text(
+        Comparison("tiny", "float32", 4, 20, (ours, peer))
+    ).splitlines()
+    assert "1.0e-07 " in first
+    assert "other scores" not in first
+    assert "1.3e-01, other scores" in second
+
+
+def test_an_error_of_a_program_reaches_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def explain() -> Scores:
+        raise RuntimeError("no rule\nfor this")
+
+    task = Task("tangermeme", "tiny", tmp_path, "float32", torch.get_num_threads())
+    settings = json.dumps({**asdict(task), "folder": str(tmp_path)})
+    said = StringIO()
+    monkeypatch.setattr("sys.argv", ["worker", settings])
+    monkeypatch.setattr("sys.stdin", StringIO('{"save": null}\n'))
+    monkeypatch.setattr(worker, "claim_stdout", lambda: said)
+    monkeypatch.setattr(worker, "prepare", lambda _: Prepared(explain, 1, {}))
+    worker.main()
+    answers, interpreter = tmp_path / "answers", tmp_path / "python"
+    answers.write_text(said.getvalue())
+    interpreter.write_text(f"#!/bin/sh\ncat {answers}\n")
+    interpreter.chmod(0o755)
+    with (
+        Worker(task, interpreter) as process,
+        pytest.raises(BenchmarkError, match="refuses: RuntimeError: no rule for"),
+    ):
+        process.explain()
+
+
+class FakeExplainer:
+    """What captum does with the function it is given, its multipliers made up."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def attribute(
+        self, sequence: Tensor, baselines: Tensor, target: int, custom_attribution_func: Callable[..., Any]
+    ) -> Tensor:
+        assert (len(sequence), target) == (1, 0)
+        made: tuple[Tensor] = custom_attribution_func(
+            (multipliers(baselines),), (sequence.expand_as(baselines),), (baselines,)
+        )
+        return made[0].mean(dim=0, keepdim=True)
+
+
+class ForOneBaseline(FakeExplainer):
+    """The explainer that captum has for a single one."""
+
+
+def multipliers(baselines: Tensor) -> Tensor:
+    """Numbers that tell bases, positions and baselines apart."""
+    return (baselines * torch.arange(1.0, baselines.shape[-1] + 1)).cumsum(dim=1) + torch.arange(4.0)[:, None]
+
+
+@pytest.mark.parametrize(("n_references", "explainer"), [(1, ForOneBaseline), (3, FakeExplainer)])
+def test_captum_explains_each_sequence_against_its_own_references(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n_references: int, explainer: type[FakeExplainer]
+) -> None:
+    used: list[type] = []
+    monkeypatch.setattr(FakeExplainer, "__init__", lambda self, network: used.append(type(self)))
+    fake = ModuleType("captum.attr")
+    vars(fake).update(DeepLift=ForOneBaseline, DeepLiftShap=FakeExplainer)
+    monkeypatch.setitem(sys.modules, "captum", ModuleType("captum"))
+    monkeypatch.setitem(sys.modules, "captum.attr", fake)
+    # set, so that what is imported on top of the fake is taken out again at the end
+    monkeypatch.setitem(sys.modules, "benchmarks.programs.run_captum", fake)
+    del sys.modules["benchmarks.programs.run_captum"]
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.0")
+    write_inputs(CASES["tiny"], tmp_path, sequences=2, n_references=n_references)
+    task = Task("captum", "tiny", tmp_path, "float32", 1)
+    prepared = prepare(task)
+    found = prepared.explain()
+    assert (prepared.batch_size, used) == (n_references, [explainer])
+    sequences, references = task.one_hot()
+    assert found.shape == sequences.shape
+    for sequence, base, position in [(0, 0, 0), (1, 3, 7), (1, 2, 255)]:
+        pairs = zip(references[sequence], multipliers(references[sequence]), strict=True)
+        expected = [
+            sum(float(m[b, position]) * (float(b == base) - float(r[b, position])) for b in range(4))
+            for r, m in pairs
+        ]
+        assert found[sequence, base, position] == pytest.approx(np.mean(expected))
+
+
+def test_captum_has_no_batch_size_to_choose() -> None:
+    done = CliRunner().invoke(main, ["--quick", "--peer", "captum", "--peer-batch-size", "8"])
+    assert done.exit_code == 2
+    assert "no --peer-batch-size" in done.output
 
 
 def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:

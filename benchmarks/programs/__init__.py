@@ -6,7 +6,7 @@ from importlib import import_module
 
 from benchmarks.task import Prepared, Task
 
-PROGRAMS = ("dlgenome", "tangermeme")
+PROGRAMS = ("dlgenome", "tangermeme", "captum")
 
 
 def prepare(task: Task) -> Prepared:

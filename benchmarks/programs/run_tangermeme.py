@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import version
 
-import torch
 from tangermeme.deep_lift_shap import deep_lift_shap
 
 from benchmarks.task import Prepared, Scores, Task
@@ -14,10 +13,7 @@ from benchmarks.task import Prepared, Scores, Task
 def prepare(task: Task) -> Prepared:
     """The network and the one-hot sequences and references in memory, in the precision of the task."""
     network = task.network().to(task.dtype)
-    bases = torch.eye(4, dtype=task.dtype)
-    sequences, references = (
-        bases[torch.from_numpy(codes).long()].movedim(-1, -2).contiguous() for codes in task.codes()
-    )
+    sequences, references = task.one_hot()
     default = inspect.signature(deep_lift_shap).parameters["batch_size"].default
     batch_size = task.batch_size or int(default)
 
