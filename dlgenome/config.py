@@ -15,7 +15,7 @@ Center = Literal["summit", "midpoint"]
 Edge = Literal["drop", "pad"]
 Rule = Literal["rescale", "revealcancel", "genomics-default", "passthrough"]
 MaxPool = Literal["exact", "argmax"]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 ScoreDtype = Literal["float32", "float16"]
 Overlap = Literal["nearest", "mean", "max", "first"]
 OutputFormat = Literal["h5", "bigwig", "npz"]
@@ -154,6 +154,11 @@ def _check_choices(config: RunConfig) -> None:
     for flag, (value, allowed) in choices.items():
         if value not in allowed:
             raise UsageError(f"--{flag} is {value}; it can be {' or '.join(allowed)}.")
+    if config.precision == "bfloat16" and config.rule in ("revealcancel", "genomics-default"):
+        raise UsageError(
+            f"--precision bfloat16 does not go with --rule {config.rule}, which splits weights by sign; take "
+            "float32."
+        )
     for name in config.formats:
         if name not in get_args(OutputFormat):
             raise UsageError(f"--formats names {name}; it can name {', '.join(get_args(OutputFormat))}.")

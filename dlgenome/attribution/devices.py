@@ -11,7 +11,13 @@ import torch
 from dlgenome.attribution.lowering import Program
 from dlgenome.errors import UsageError
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.float32,
+    "float64": torch.float64,
+}
+"""What values are stored in; tf32 and bfloat16 round only the operands of convolutions (and products)."""
 MAX_WORKERS = 1024
 _CHOICES = "auto, cpu, cpu:N, cuda, cuda:0, cuda:all or mps"
 _CPU_VALUE_BYTES = 16 * 2**20
@@ -67,6 +73,12 @@ def _check_cuda(name: str, device: torch.device) -> None:
         )
     if (device.index or 0) >= count:
         raise UsageError(f"--device {name}: there are {count} CUDA devices, numbered from 0.")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether CUDA may round the operands of float32 products; torch lets convolutions do so by default."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def device_name(device: torch.device) -> str:

@@ -84,6 +84,7 @@ def prepare(
     """Every input of a run, checked; what must be closed is left to ``stack``."""
     targets = parse_targets(config.targets)
     devices = resolve_devices(config.device)
+    _check_precision(config, devices)
     genome, table = _open_inputs(config, paths, stack, stdin)
     selection = select(
         table,
@@ -116,6 +117,14 @@ def prepare(
         devices,
         _batch_size(config, folds[0].program, references.n_references, len(selection.table), devices[0]),
     )
+
+
+def _check_precision(config: RunConfig, devices: Sequence[torch.device]) -> None:
+    if config.precision == "tf32" and devices[0].type != "cuda":
+        raise UsageError(
+            f"--precision tf32 is a format of CUDA devices, and this run is on {devices[0]}; take bfloat16 "
+            "or float32."
+        )
 
 
 def _warn_of_rounding(config: RunConfig, targets: Sequence[Target]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from dlgenome.attribution.deeplift import DeepLift
-from dlgenome.attribution.devices import PRECISIONS
+from dlgenome.attribution.devices import PRECISIONS, allow_tf32
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
+from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.readout import Readout
 from dlgenome.config import RunConfig, architecture_arguments
 from dlgenome.errors import InputError, UsageError
@@ -97,9 +98,12 @@ def make_explainer(
     batch_size: int,
 ) -> Explainer:
     """The engines of all folds, with this many pairs a step, and what is averaged over."""
+    if device.type == "cuda":
+        allow_tf32(config.precision == "tf32")
+    narrow = with_narrow_convolutions if config.precision == "bfloat16" else (lambda program: program)
     engines = [
         DeepLift(
-            fold.program,
+            narrow(fold.program),
             targets=fold.readouts,
             n_references=references.n_references,
             batch_size=batch_size,

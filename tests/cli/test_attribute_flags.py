@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import Result
@@ -120,6 +121,35 @@ def test_float64_agrees_and_adds_up_better(
     largest = np.abs(double["shap/seq"]).max()
     assert np.abs(double["shap/seq"] - single["shap/seq"]).max() < 1e-5 * largest
     assert double["qc/delta_error"].max() < 1e-12
+
+
+def test_bfloat16_is_near_and_says_so_in_the_identity(
+    attribute: Attribute, tmp_path: Path, finished: Path, read_scores: Read
+) -> None:
+    """The small network has eight filters, fewer than are rounded, so its scores are those of float32."""
+    result = attribute("-o", tmp_path / "run", "--precision", "bfloat16")
+    assert result.exit_code == 0, result.stderr
+    with h5py.File(tmp_path / "run.counts_scores.h5") as file:
+        assert file.attrs["precision"] == b"bfloat16"
+    found = read_scores(tmp_path / "run.counts_scores.h5")["shap/seq"]
+    expected = read_scores(Path(f"{finished}.counts_scores.h5"))["shap/seq"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--precision", "tf32", "--device", "cpu"), "tf32 is a format of CUDA devices"),
+        (("--precision", "bfloat16", "--rule", "revealcancel"), "does not go with --rule revealcancel"),
+    ],
+)
+def test_precisions_that_cannot_be_had_are_refused(
+    attribute: Attribute, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    result = attribute("-o", tmp_path / "run", *flags)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_json_tells_how_to_reproduce_the_run_and_what_came_of_it(
