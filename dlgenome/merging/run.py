@@ -20,7 +20,7 @@ from dlgenome.merging.joining import Header, Joining
 from dlgenome.merging.shards import open_shards
 from dlgenome.scores import AttributeValue, CompletenessSummary
 from dlgenome.writers.blocks import BlockLayout, ScoreDtype
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.lock import Lock
 from dlgenome.writers.next_commands import motif_commands
 from dlgenome.writers.partial import claimed, clear_partial
@@ -166,15 +166,16 @@ def _join(
         completeness = finish_run(
             paths,
             spool,
-            contigs=joining.contigs,
-            identity=shared,
-            provenance=_provenance(joining, threads),
-            skipped=joining.skipped or (),
-            formats=paths.formats,
-            overlap=config.overlap or "nearest",
-            crop=config.crop,
+            RunContent(
+                contigs=joining.contigs,
+                identity=shared,
+                provenance=_provenance(joining, threads),
+                skipped=joining.skipped or (),
+                overlap=config.overlap or "nearest",
+                crop=config.crop,
+                target_identity=own,
+            ),
             run_facts=lambda: _facts(config, joining, paths, started),
-            target_identity=own,
             check_lock=lock.check,
         )
     return MergeSummary(

@@ -17,7 +17,7 @@ from dlgenome.pipeline.record import identity, provenance_attributes, run_facts,
 from dlgenome.pipeline.request import Request
 from dlgenome.pipeline.scoring import batches
 from dlgenome.scores import CompletenessSummary
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.next_commands import motif_commands
 from dlgenome.writers.partial import abandon
 from dlgenome.writers.paths import OutputPaths
@@ -106,15 +106,16 @@ def _finish_one(
     return finish_run(
         paths,
         spool,
-        contigs=job.genome.contigs,
-        identity=own_identity,
-        provenance=provenance_attributes(job, threads),
-        skipped=job.plan.skipped,
-        formats=config.formats,
-        overlap=config.overlap,
-        crop=config.crop,
+        RunContent(
+            contigs=job.genome.contigs,
+            identity=own_identity,
+            provenance=provenance_attributes(job, threads),
+            skipped=job.plan.skipped,
+            overlap=config.overlap,
+            crop=config.crop,
+            target_identity=target_identity(job),
+        ),
         run_facts=facts,
-        target_identity=target_identity(job),
         check_lock=check_locks,
         keep_partial=True,
     )

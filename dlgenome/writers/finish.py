@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +31,41 @@ from dlgenome.writers.spool_reader import SpoolReader
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class RunContent:
+    """What the files of a run say beside the scores."""
+
+    contigs: tuple[Contig, ...]
+    identity: Mapping[str, AttributeValue]
+    provenance: Mapping[str, AttributeValue]
+    skipped: Sequence[SkippedRegion]
+    overlap: Overlap
+    crop: int | None
+    """Bases around the centre of each window that go into the bigWig; None for all."""
+    target_identity: Mapping[str, Mapping[str, AttributeValue]] = field(default_factory=dict)
+    """Attributes that only the file of one target has."""
+
+    def identity_of(self, target: str) -> dict[str, AttributeValue]:
+        """Identity of the file of one target."""
+        return {**self.identity, **self.target_identity.get(target, {})}
+
+
 def finish_run(
     paths: OutputPaths,
     spool: Spool,
+    content: RunContent,
     *,
-    contigs: tuple[Contig, ...],
-    identity: Mapping[str, AttributeValue],
-    provenance: Mapping[str, AttributeValue],
-    skipped: Sequence[SkippedRegion],
-    formats: Collection[str],
-    overlap: Overlap,
-    crop: int | None,
     run_facts: Callable[[], Mapping[str, Any]],
-    target_identity: Mapping[str, Mapping[str, AttributeValue]] | None = None,
     check_lock: Callable[[], None] = lambda: None,
     keep_partial: bool = False,
 ) -> dict[str, CompletenessSummary]:
     """Make every final file, name them with ``run.json`` last; then remove ``PREFIX.partial`` or keep it.
 
     Returns how well the contributions of each target add up, which also goes into ``run.json`` beside the
-    given ``run_facts`` and the SHA-256 of every other file. ``target_identity`` adds attributes to the file
-    of one target; ``check_lock`` raises where another run has taken the prefix meanwhile. Raises Interrupted
-    when the disk is full or fails; whatever has its final name by then is whole, and there is no
-    ``run.json``.
+    given ``run_facts`` and the SHA-256 of every other file. ``check_lock`` raises where another run has taken
+    the prefix meanwhile. Raises Interrupted when the disk is full or fails; whatever has its final name by
+    then is whole, and there is no ``run.json``.
     """
-    paths = replace(paths, formats=frozenset(formats))
     spool.close()
     _check_room(paths)
     completeness: dict[str, CompletenessSummary] = {}
@@ -66,12 +76,10 @@ def finish_run(
                 "cannot be trusted; run again with -o on another disk."
             )
         for target in paths.targets:
-            own = {**identity, **(target_identity or {}).get(target, {})}
-            completeness[target] = _write_target(
-                paths, reader, target, contigs, own, provenance, overlap=overlap, crop=crop
-            )
-        write_interpreted_regions(paths.inside_partial(paths.regions_bed), _windows(reader), contigs)
-        all_skipped = _in_input_order(skipped, reader.failures())
+            completeness[target] = _write_target(paths, reader, target, content)
+        bed = paths.inside_partial(paths.regions_bed)
+        write_interpreted_regions(bed, _windows(reader), content.contigs)
+        all_skipped = _in_input_order(content.skipped, reader.failures())
     write_skipped(paths.inside_partial(paths.skipped_tsv), all_skipped)
     facts = {"completeness": completeness, **_files(paths), **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)
@@ -99,25 +107,18 @@ def _check_room(paths: OutputPaths) -> None:
 
 
 def _write_target(
-    paths: OutputPaths,
-    reader: SpoolReader,
-    target: str,
-    contigs: tuple[Contig, ...],
-    identity: Mapping[str, AttributeValue],
-    provenance: Mapping[str, AttributeValue],
-    *,
-    overlap: Overlap,
-    crop: int | None,
+    paths: OutputPaths, reader: SpoolReader, target: str, content: RunContent
 ) -> CompletenessSummary:
     """Write the files of one target; the HDF5 file is made even when only others are asked for."""
     scores_path = paths.inside_partial(paths.scores_h5(target))
     logger.info("Writing the scores of %s.", target)
-    write_scores(scores_path, reader, target, contigs, identity, provenance)
+    contigs, identity = content.contigs, content.identity_of(target)
+    write_scores(scores_path, reader, target, contigs, identity, content.provenance)
     with ScoresFile(scores_path) as scores:
         if "bigwig" in paths.formats:
             for extra, final in ((None, paths.bigwig(target)), *paths.extra_bigwigs(target).items()):
-                bigwig = paths.inside_partial(final)
-                write_bigwig(bigwig, scores, overlap=overlap, crop=crop, contigs=contigs, extra=extra)
+                bigwig, crop = paths.inside_partial(final), content.crop
+                write_bigwig(bigwig, scores, overlap=content.overlap, crop=crop, contigs=contigs, extra=extra)
                 _read_back(bigwig, contigs)
         if "npz" in paths.formats:
             ohe, attr = (paths.inside_partial(path) for path in paths.npz(target))

@@ -20,7 +20,7 @@ from dlgenome.encoding import decode
 from dlgenome.provenance import genome_digest
 from dlgenome.types import Codes, Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Strand, Window
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -152,20 +152,21 @@ def make_run(tmp_path: Path) -> MakeRun:
             finish_run(
                 paths,
                 spool,
-                contigs=CONTIGS,
-                identity=facts,
-                provenance={"host": prefix, "command_line": f"dlgenome attribute -o {prefix}"},
-                skipped=SKIPPED,
-                formats=formats,
-                overlap=overlap,
-                crop=crop,
+                RunContent(
+                    contigs=CONTIGS,
+                    identity=facts,
+                    provenance={"host": prefix, "command_line": f"dlgenome attribute -o {prefix}"},
+                    skipped=SKIPPED,
+                    overlap=overlap,
+                    crop=crop,
+                    target_identity={"counts": {"target": "counts"}},
+                ),
                 run_facts=lambda: {
                     "settings": {"overlap": overlap, "crop": crop},
                     "identity": facts,
                     "targets": {"counts": "counts"},
                     "regions": {"selected": len(rows) + 1, "scored": len(rows), "skipped": 1},
                 },
-                target_identity={"counts": {"target": "counts"}},
             )
         return Run(paths, rows, inputs["model.pt"], inputs["regions.bed"], inputs["genome.fa"])
 

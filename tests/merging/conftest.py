@@ -13,7 +13,7 @@ import pytest
 from dlgenome.folds import fold_mean
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -101,15 +101,16 @@ class Folds:
         finish_run(
             paths,
             spool,
-            contigs=contigs,
-            identity={**IDENTITY, "checkpoint_sha256": checkpoint, **identity},
-            provenance={"host": prefix, "checkpoint_path": f"{prefix}.pt"},
-            skipped=skipped,
-            formats=formats,
-            overlap="nearest",
-            crop=None,
+            RunContent(
+                contigs=contigs,
+                identity={**IDENTITY, "checkpoint_sha256": checkpoint, **identity},
+                provenance={"host": prefix, "checkpoint_path": f"{prefix}.pt"},
+                skipped=skipped,
+                overlap="nearest",
+                crop=None,
+                target_identity={target: {"target": target.upper()} for target in paths.targets},
+            ),
             run_facts=dict,
-            target_identity={target: {"target": target.upper()} for target in paths.targets},
         )
         return paths
 

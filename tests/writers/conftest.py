@@ -12,7 +12,7 @@ import pytest
 
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, SkippedRegion, Window
 from dlgenome.writers.blocks import BlockLayout, ScoreDtype
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -122,10 +122,10 @@ def make_run(tmp_path: Path) -> MakeRun:
             "provenance": {"command_line": "dlgenome attribute", "host": "here"},
             "overlap": "nearest",
             "crop": None,
-            "run_facts": lambda: {"n_scored": n_rows},
             **options,
         }
-        finish_run(paths, spool, skipped=skipped, formats=formats, **arguments)
+        facts = arguments.pop("run_facts", lambda: {"n_scored": n_rows})
+        finish_run(paths, spool, RunContent(skipped=skipped, **arguments), run_facts=facts)
         return Run(paths, rows, arguments["contigs"], skipped)
 
     return make

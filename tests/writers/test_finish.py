@@ -13,7 +13,7 @@ import pytest
 
 from dlgenome.errors import Interrupted
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.run_json import write_run_json
@@ -163,12 +163,13 @@ def test_a_spool_that_lost_rows_is_noticed(tmp_path: Path, make_row: Callable[..
         finish_run(
             paths,
             spool,
-            contigs=(),
-            identity={},
-            provenance={},
-            skipped=[],
-            formats=paths.formats,
-            overlap="nearest",
-            crop=None,
+            RunContent(
+                contigs=(),
+                identity={},
+                provenance={},
+                skipped=[],
+                overlap="nearest",
+                crop=None,
+            ),
             run_facts=dict,
         )

@@ -12,7 +12,7 @@ import pytest
 from dlgenome.types import Contig, ScoredWindow, SkippedRegion
 from dlgenome.writers import bigwig_file, genome_order, hdf5, npz
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -58,13 +58,14 @@ def test_finishing_holds_less_than_a_hundred_bytes_a_region(
         finish_run(
             paths,
             spool,
-            contigs=CONTIGS,
-            identity={},
-            provenance={},
-            skipped=[SkippedRegion(template.window.region, "it lies over an edge")],
-            formats=paths.formats,
-            overlap="nearest",
-            crop=None,
+            RunContent(
+                contigs=CONTIGS,
+                identity={},
+                provenance={},
+                skipped=[SkippedRegion(template.window.region, "it lies over an edge")],
+                overlap="nearest",
+                crop=None,
+            ),
             run_facts=dict,
         )
         highest = tracemalloc.get_traced_memory()[1]

@@ -16,7 +16,7 @@ import pytest
 
 from dlgenome.types import Contig, Region, RegionScores, ScoredWindow, Window
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool
@@ -57,13 +57,14 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> OutputPaths:
     finish_run(
         paths,
         spool,
-        contigs=(Contig("chr1", 200 * LENGTH),),
-        identity={},
-        provenance={},
-        skipped=[],
-        formats=paths.formats,
-        overlap="nearest",
-        crop=None,
+        RunContent(
+            contigs=(Contig("chr1", 200 * LENGTH),),
+            identity={},
+            provenance={},
+            skipped=[],
+            overlap="nearest",
+            crop=None,
+        ),
         run_facts=dict,
     )
     return paths

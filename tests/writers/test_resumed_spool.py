@@ -15,7 +15,7 @@ from dlgenome.errors import InputError
 from dlgenome.scores import ScoresFile
 from dlgenome.types import Contig, FailedWindow, ScoredWindow, SkippedRegion
 from dlgenome.writers.blocks import BlockLayout
-from dlgenome.writers.finish import finish_run
+from dlgenome.writers.finish import RunContent, finish_run
 from dlgenome.writers.partial import prepare_outputs
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.spool import Spool, resumable_blocks
@@ -61,13 +61,14 @@ def finish(paths: OutputPaths, spool: Spool) -> None:
     finish_run(
         paths,
         spool,
-        contigs=CONTIGS,
-        identity={"seed": 1},
-        provenance={},
-        skipped=[],
-        formats=paths.formats,
-        overlap="nearest",
-        crop=None,
+        RunContent(
+            contigs=CONTIGS,
+            identity={"seed": 1},
+            provenance={},
+            skipped=[],
+            overlap="nearest",
+            crop=None,
+        ),
         run_facts=dict,
     )
 
