@@ -91,9 +91,10 @@ def _lines(found: Inspection) -> list[str]:
     model, description = found.model, found.description
     arguments = ", ".join(f"{name}={value}" for name, value in model.arguments.items())
     outputs = ", ".join(fact.text for fact in description.outputs)
+    kind = model.architecture + (f" ({model.kind})" if model.kind != model.architecture else "")
     order = f", in the order {model.alphabet}" if model.alphabet != "ACGT" else ""
     return [
-        f"{found.path}: {model.architecture} ({model.kind}), {model.n_parameters:,} parameters",
+        f"{found.path}: {kind}, {model.n_parameters:,} parameters",
         *([f"  it is      {model.title}"] if model.title else []),
         *([f"  arguments  {arguments}"] if arguments else []),
         f"  input      {description.input_length:,} bases{order}",

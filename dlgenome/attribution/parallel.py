@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -25,10 +25,20 @@ class Lanes:
         self.count = torch.get_num_threads() if device.type == "cpu" else 1
 
     def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
-        """What ``work`` makes of every task, in the order of the tasks."""
+        """What ``work`` makes of every task, in the order of the tasks.
+
+        Raises what the first of them raises, once nothing runs any more: when memory ran out, the next try
+        needs all of it.
+        """
         if self.count == 1:
             return [work(task) for task in tasks]
-        return list(_pool(self.count).map(work, tasks))
+        futures = [_pool(self.count).submit(work, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
 
 
 @cache
