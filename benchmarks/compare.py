@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from benchmarks.bound import operations
 from benchmarks.cases import CASES
 from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
@@ -74,6 +75,16 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What explaining a sequence would take if nothing but its convolutions took time."""
+
+    operations: int
+    """Multiplications and additions for one sequence and its references."""
+    rates: tuple[float, ...]
+    """Best operations a second in each pair of turns, in the process and with the threads of dlgenome."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One case measured."""
 
@@ -84,6 +95,7 @@ class Comparison:
     n_references: int
     timings: tuple[Timing, ...]
     """dlgenome first, then the other program if there was one."""
+    bound: Bound
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -94,6 +106,13 @@ class Comparison:
         if peer.error is not None:
             return ()
         return tuple(theirs / own for own, theirs in zip(ours.seconds, peer.seconds, strict=True))
+
+    def times_the_bound(self, timing: Timing) -> tuple[float, ...]:
+        """How many times as long as the bound of its pair each turn took."""
+        return tuple(
+            seconds / self.sequences * rate / self.bound.operations
+            for seconds, rate in zip(timing.seconds, self.bound.rates, strict=False)
+        )
 
 
 @dataclass(frozen=True)
@@ -119,8 +138,9 @@ def compare(case: str, contenders: Sequence[Contender], plan: Plan, pause: float
         write_inputs(facts, folder, count, n_references)
         task = Task("dlgenome", case, folder, plan.precision, plan.threads)
         truth = _exact_scores(task)
-        timings = _take_turns(task, contenders, plan.pairs, truth, pause)
-    return Comparison(case, plan.precision, count, n_references, timings)
+        timings, rates = _take_turns(task, contenders, plan.pairs, truth, pause)
+    bound = Bound(operations(facts, n_references), rates)
+    return Comparison(case, plan.precision, count, n_references, timings, bound)
 
 
 def _exact_scores(task: Task) -> Scores:
@@ -142,7 +162,9 @@ class _Player:
 
 def _take_turns(
     task: Task, contenders: Sequence[Contender], pairs: int, truth: Scores, pause: float
-) -> tuple[Timing, ...]:
+) -> tuple[tuple[Timing, ...], tuple[float, ...]]:
+    """Figures of every contender, and the rate of convolutions in each pair of turns."""
+    rates = []
     with ExitStack() as stack:
         players = [
             _Player(
@@ -157,7 +179,9 @@ def _take_turns(
                 if player.error is None:
                     time.sleep(pause)
                     player.turns.append(player.worker.explain())
-    return tuple(_timing(player, truth) for player in players)
+                if player is players[0]:
+                    rates.append(player.worker.convolution_rate())
+    return tuple(_timing(player, truth) for player in players), tuple(rates)
 
 
 def _start(task: Task, contender: Contender) -> Worker:

@@ -60,9 +60,16 @@ class Worker:
 
     def explain(self, save: Path | None = None) -> Turn:
         """Have every sequence explained once, its scores written to ``save`` (outside the timing)."""
+        return Turn(**self._ask({"explain": True, "save": str(save) if save else None}))
+
+    def convolution_rate(self) -> float:
+        """Best operations a second of plain convolutions in this process, with its threads and its memory."""
+        return float(self._ask({"explain": False})["rate"])
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        print(json.dumps({"save": str(save) if save else None}), file=self._process.stdin, flush=True)
-        return Turn(**self._answer())
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -24,6 +24,7 @@ HEADER = (
     "ms a pair",
     "regions/s",
     "dlgenome is faster by, median (range)",
+    "times the convolution bound",
     "peak memory",
     "from float64",
 )
@@ -45,13 +46,30 @@ def comparison_text(comparison: Comparison) -> str:
     turns = len(comparison.timings[0].seconds)
     return (
         f"{CASES[comparison.case].title}; {comparison.n_references} references, "
-        f"{turns} turns of {comparison.sequences} sequences each\n\n{table(HEADER, rows)}"
+        f"{turns} turns of {comparison.sequences} sequences each\n\n{table(HEADER, rows)}\n\n"
+        f"{_bound_text(comparison)}"
+    )
+
+
+def _bound_text(comparison: Comparison) -> str:
+    bound, rows = comparison.bound, 2 * comparison.n_references + 1
+    rate = spread([each / 1e9 for each in bound.rates])
+    return (
+        f"convolution bound: {bound.operations / 1e9:.4g} GFLOP a sequence ({rows} rows); "
+        f"best rate of convolutions in dlgenome's process {rate.median:.0f} ({rate.minimum:.0f}-{rate.maximum:.0f}) GFLOP/s: "
+        f"{bound.operations / rate.median / 1e6:.3g} ms"
     )
 
 
 def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
     if timing.error is not None:
-        return (_name(timing), comparison.precision, str(timing.batch_size), timing.error, *[""] * 5)
+        return (
+            _name(timing),
+            comparison.precision,
+            str(timing.batch_size),
+            timing.error,
+            *[""] * (len(HEADER) - 4),
+        )
     each = spread([seconds / comparison.sequences for seconds in timing.seconds])
     is_ours = timing is comparison.timings[0]
     ratios = () if is_ours else comparison.ratios
@@ -63,6 +81,7 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
         f"{each.median * 1e3 / comparison.n_references:.3g}",
         f"{1 / each.median:.3g}",
         _times(ratios),
+        _times(comparison.times_the_bound(timing)),
         f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB",
         _from_exact(timing.difference),
     )
@@ -126,6 +145,10 @@ def as_json(facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
         entry: dict[str, Any] = {**asdict(comparison), "title": CASES[comparison.case].title}
         entry["ratios"] = list(comparison.ratios)
         entry["ratio"] = asdict(spread(comparison.ratios)) if comparison.ratios else None
+        for timing, written in zip(comparison.timings, entry["timings"], strict=True):
+            times = comparison.times_the_bound(timing)
+            written["times_the_bound"] = list(times)
+            written["times_the_bound_spread"] = asdict(spread(times)) if times else None
         measured.append(entry)
     return json.dumps({"facts": facts, "comparisons": measured}, indent=2) + "\n"
 

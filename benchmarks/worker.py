@@ -1,8 +1,8 @@
 """One program in a process of its own; the driver gives it turns.
 
 `python -m benchmarks.worker TASK` takes one JSON object a line on stdin, each an order to explain all
-sequences once, and answers each with one JSON object a line on stdout, be it an error. Runs in the
-environments of other programs too.
+sequences once or to tell how fast convolutions are, and answers each with one JSON object a line on stdout,
+be it an error. Runs in the environments of other programs too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.programs import prepare
-from benchmarks.task import Task
+from benchmarks.task import Prepared, Task
 
 
 def peak_memory_bytes() -> int:
@@ -46,7 +46,7 @@ def claim_stdout() -> TextIO:
 
 
 def main() -> None:
-    """Prepare the program, say so, then explain once for each order until stdin ends."""
+    """Prepare the program, say so, then follow one order a line until stdin ends."""
     answers = claim_stdout()
     settings: dict[str, Any] = json.loads(sys.argv[1])
     task = Task(**{**settings, "folder": Path(settings["folder"])})
@@ -56,19 +56,31 @@ def main() -> None:
     print(json.dumps({"versions": versions, "batch_size": prepared.batch_size}), file=answers)
     for line in sys.stdin:
         order = json.loads(line)
-        begun = time.perf_counter()
-        try:
-            scores = prepared.explain()
-        except Exception as error:
-            traceback.print_exc()
-            message = " ".join(str(error).split())
-            print(json.dumps({"error": f"{type(error).__name__}: {message}"}), file=answers)
-            continue
-        seconds = time.perf_counter() - begun
-        answer = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
-        if order["save"]:
-            np.save(order["save"], scores)
+        answer = explained(prepared, order["save"]) if order["explain"] else {"rate": convolution_rate(task)}
         print(json.dumps(answer), file=answers)
+
+
+def explained(prepared: Prepared, save: str | None) -> dict[str, Any]:
+    """What one call took, or the error that it ended with."""
+    begun = time.perf_counter()
+    try:
+        scores = prepared.explain()
+    except Exception as error:
+        traceback.print_exc()
+        message = " ".join(str(error).split())
+        return {"error": f"{type(error).__name__}: {message}"}
+    seconds = time.perf_counter() - begun
+    answer = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+    if save:
+        np.save(save, scores)
+    return answer
+
+
+def convolution_rate(task: Task) -> float:
+    """Best operations a second in this process; asked of dlgenome's alone, for it borrows its threads."""
+    from benchmarks.bound import best_rate
+
+    return best_rate(task.facts, task.dtype)
 
 
 if __name__ == "__main__":

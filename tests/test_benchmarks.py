@@ -21,10 +21,10 @@ pytest.importorskip(
     "benchmarks", reason="the benchmarks are in the checkout only, not in the installed package"
 )
 
-from benchmarks import command, compare, processes, report, worker
+from benchmarks import bound, command, compare, processes, report, worker
 from benchmarks.__main__ import CASE_NAMES, main
 from benchmarks.cases import CASES
-from benchmarks.compare import OURS, Comparison, Contender, Plan, Timing
+from benchmarks.compare import OURS, Bound, Comparison, Contender, Plan, Timing
 from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.programs import prepare
@@ -36,6 +36,9 @@ from dlgenome.regions.windows import plan_windows
 
 def timing(program: str, *seconds: float) -> Timing:
     return Timing(program, "as it comes", 20, {program: "1.0", "torch": "2.0"}, seconds, 2**30, 1e-7)
+
+
+BOUND = Bound(10**9, (1e9,))
 
 
 def test_a_quick_run_measures_and_writes_table_json_and_picture(tmp_path: Path) -> None:
@@ -52,6 +55,8 @@ def test_a_quick_run_measures_and_writes_table_json_and_picture(tmp_path: Path) 
     assert 0 < measured["difference"] < 1e-5, "float32 is near float64 but not equal to it"
     assert measured["peak_memory_bytes"] > 50 * 2**20
     assert measured["versions"]["torch"] == torch.__version__
+    assert measured["times_the_bound_spread"]["minimum"] == min(measured["times_the_bound"]) > 0
+    assert "convolution bound: 0.004866 GFLOP a sequence (9 rows)" in done.output
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -75,6 +80,10 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
                 np.save(save, np.full((1, 4, 5), 2.0 if self.program == "dlgenome" else 1.5))
             return Turn(100.0 if self.calls == 1 else float(self.calls), self.calls)
 
+        def convolution_rate(self) -> float:
+            order.append("rate")
+            return 1e9 * self.calls
+
         def __enter__(self) -> Self:
             return self
 
@@ -88,7 +97,8 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
     found = compare.compare("tiny", [OURS, peer], plan, pause=0)
     assert shapes == {(2, 5, CASES["tiny"].length)}
     assert (found.sequences, found.n_references) == (2, 5)
-    assert order == ["dlgenome", "tangermeme"] * 4
+    assert order == ["dlgenome", "tangermeme"] + ["dlgenome", "rate", "tangermeme"] * 3
+    assert found.bound.rates == (2e9, 3e9, 4e9), "dlgenome's own process, right after its turn"
     assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 2
     assert [each.peak_memory_bytes for each in found.timings] == [4, 4]
     assert [each.difference for each in found.timings] == [0.0, 0.25]
@@ -109,6 +119,9 @@ def refusing(program: str) -> type:
                 np.save(save, np.ones((1, 4, 5)))
             return Turn(1.0, 1)
 
+        def convolution_rate(self) -> float:
+            return 1e9
+
         def __enter__(self) -> Self:
             return self
 
@@ -128,7 +141,7 @@ def test_a_program_that_refuses_the_network_is_in_the_table_with_its_reason(
     assert [len(each.seconds) for each in found.timings] == [2, 0]
     assert found.ratios == ()
     text = report.comparison_text(found)
-    assert "captum refuses: RuntimeError: no rule for this" in text.splitlines()[-1]
+    assert "captum refuses: RuntimeError: no rule for this" in text.splitlines()[-3]
     written = json.loads(report.as_json({}, [found]))["comparisons"][0]
     assert written["timings"][1]["difference"] is None
     report.plot(tmp_path / "speed.png", {"date": "", "processor": "", "threads": 1}, [found])
@@ -137,11 +150,58 @@ def test_a_program_that_refuses_the_network_is_in_the_table_with_its_reason(
         compare.compare("tiny", contenders, Plan("float32", threads=1, pairs=2), pause=0)
 
 
+def test_the_bound_is_the_arithmetic_at_the_rate_of_the_same_pair_of_turns() -> None:
+    ours, peer = timing("dlgenome", 8.0, 12.0, 40.0), timing("tangermeme", 20.0, 20.0, 20.0)
+    found = Comparison("tiny", "float32", 4, 10, (ours, peer), Bound(2 * 10**12, (2e12, 1e12, 1.5e12)))
+    assert found.times_the_bound(ours) == (2.0, 1.5, 7.5)
+    text = report.comparison_text(found)
+    assert "| 2.00x (1.50-7.50) " in text
+    assert "2000 GFLOP a sequence (21 rows)" in text
+    assert "1500 (1000-2000) GFLOP/s: 1.33e+03 ms" in text
+
+
+def test_arithmetic_of_a_network_is_what_its_sizes_say() -> None:
+    bpnet = 4 * 64 * 21 * 2114 + 8 * 64 * 64 * 3 * 2114 + 64
+    assert bound.operations(CASES["bpnet-64"], 20) == 41 * 2 * bpnet
+    attention = 4 * 128 * 128 * 125 + 2 * 125 * 125 * 128
+    block = attention + 2 * 128 * 256 * 125
+    assert bound.operations(CASES["attention"], 1) == 3 * 2 * (4 * 128 * 15 * 1000 + 2 * block + 128)
+
+
+def test_convolutions_are_timed_in_the_sizes_of_the_network() -> None:
+    assert bound.largest_convolution(CASES["bpnet-64"]) == bound.PLAIN
+    assert bound.largest_convolution(CASES["deepsea"]) == bound.Convolution(320, 480, 8, 241)
+
+
+@pytest.mark.parametrize("way", [bound.on_single_cores, bound.together])
+def test_a_rate_counts_every_row_of_every_core(monkeypatch: pytest.MonkeyPatch, way: bound.Way) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def convolve(rows: Tensor, weight: Tensor) -> Tensor:
+        assert rows.is_contiguous(memory_format=torch.channels_last)
+        result = torch.conv2d(rows, weight)
+        made.append(tuple(result.shape))
+        return result
+
+    def seconds(run: bound.Run, calls: int) -> float:
+        made.clear()
+        run(calls)
+        return 0.004 * calls
+
+    monkeypatch.setattr("torch.nn.functional.conv2d", convolve)
+    monkeypatch.setattr(bound, "_seconds", seconds)
+    tried = bound.Convolution(8, 16, 3, 50)
+    found = bound.rate(tried, way, torch.float32)
+    calls, rows = 3, sum(shape[0] for shape in made)
+    assert {shape[1:] for shape in made} == {(16, 1, 50)}
+    assert rows == calls * torch.get_num_threads() * bound.ROWS
+    assert found == pytest.approx(rows * 2 * 8 * 16 * 3 * 50 / (calls * 0.004))
+
+
 def test_scores_that_are_other_than_rounding_makes_them_are_called_so() -> None:
     ours, peer = timing("dlgenome", 1.0), replace(timing("captum", 1.0), difference=0.13)
-    *_, first, second = report.comparison_text(
-        Comparison("tiny", "float32", 4, 20, (ours, peer))
-    ).splitlines()
+    found = Comparison("tiny", "float32", 4, 20, (ours, peer), BOUND)
+    *_, first, second, _, _ = report.comparison_text(found).splitlines()
     assert "1.0e-07 " in first
     assert "other scores" not in first
     assert "1.3e-01, other scores" in second
@@ -155,7 +215,7 @@ def test_an_error_of_a_program_reaches_the_driver(monkeypatch: pytest.MonkeyPatc
     settings = json.dumps({**asdict(task), "folder": str(tmp_path)})
     said = StringIO()
     monkeypatch.setattr("sys.argv", ["worker", settings])
-    monkeypatch.setattr("sys.stdin", StringIO('{"save": null}\n'))
+    monkeypatch.setattr("sys.stdin", StringIO('{"explain": true, "save": null}\n'))
     monkeypatch.setattr(worker, "claim_stdout", lambda: said)
     monkeypatch.setattr(worker, "prepare", lambda _: Prepared(explain, 1, {}))
     worker.main()
@@ -233,7 +293,7 @@ def test_captum_has_no_batch_size_to_choose() -> None:
 
 def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
     ours, peer = timing("dlgenome", 1.0, 10.0, 2.0), timing("tangermeme", 7.0, 80.0, 18.0)
-    found = Comparison("bpnet-64", "float32", 4, 20, (ours, peer))
+    found = Comparison("bpnet-64", "float32", 4, 20, (ours, peer), BOUND)
     assert found.ratios == (7.0, 8.0, 9.0)
     text = report.comparison_text(found)
     assert "8.00x (7.00-9.00)" in text
@@ -245,7 +305,7 @@ def test_every_case_is_measured_with_every_number_of_references(monkeypatch: pyt
 
     def measured(case: str, _: object, plan: Plan) -> Comparison:
         asked.append((case, plan.references))
-        return Comparison(case, "float32", 4, plan.references or 20, (timing("dlgenome", 1.0),))
+        return Comparison(case, "float32", 4, plan.references or 20, (timing("dlgenome", 1.0),), BOUND)
 
     monkeypatch.setattr(compare, "compare", measured)
     flags = ["--no-peer", "--case", "basset", "--case", "deepsea"]
