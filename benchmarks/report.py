@@ -53,11 +53,11 @@ def comparison_text(comparison: Comparison) -> str:
 
 def _bound_text(comparison: Comparison) -> str:
     bound, rows = comparison.bound, 2 * comparison.n_references + 1
-    rate = spread([each / 1e9 for each in bound.rates])
+    found = spread([rate / 1e9 for rate in bound.rates])
     return (
-        f"convolution bound: {bound.operations / 1e9:.4g} GFLOP a sequence ({rows} rows); "
-        f"best rate of convolutions in dlgenome's process {rate.median:.0f} ({rate.minimum:.0f}-{rate.maximum:.0f}) GFLOP/s: "
-        f"{bound.operations / rate.median / 1e6:.3g} ms"
+        f"convolution bound: {bound.operations / 1e9:.4g} GFLOP a sequence ({rows} rows); best rate of "
+        f"convolutions in dlgenome's process {found.median:.0f} ({found.minimum:.0f}-{found.maximum:.0f}) "
+        f"GFLOP/s: {bound.operations / found.median / 1e6:.3g} ms"
     )
 
 
