@@ -118,13 +118,18 @@ def _export(
 
 
 def _is_whole(exported: ExportedProgram, rules: Mapping[Any, Rule]) -> bool:
-    """Whether every operation on the sequence has a rule as it is, and none writes into a value."""
+    """Whether every operation on the sequence has a rule as it is, and none writes into a value.
+
+    Operations under torch.autocast or torch.enable_grad stand in a graph of their own, called as one.
+    """
     names = set(exported.graph_signature.user_inputs)
     dependent = {node for node in exported.graph.nodes if node.name in names}
     for node in exported.graph.nodes:
         if node.op != "call_function":
             continue
         is_operation = isinstance(node.target, torch._ops.OpOverload)
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            return False
         if is_operation and node.target._schema.is_mutable:
             return False
         if not dependent.isdisjoint(node.all_input_nodes) and isinstance(node.meta.get("val"), _VALUES):

@@ -166,7 +166,7 @@ def _offset_by_offset(weight: Tensor, bias: Tensor | None, padding: int, dilatio
         rows = channels_last(value).permute(0, 2, 3, 1).flatten(0, 1)
         length = rows.shape[1]
         size = length + 2 * padding - dilation * (width - 1)
-        made = start.expand(len(rows), size, outputs).contiguous()
+        made = start.repeat(len(rows), size, 1)
         for offset, kernel in zip(offsets, kernels, strict=True):
             first, last = max(0, -offset), min(size, length - offset)
             if first < last:

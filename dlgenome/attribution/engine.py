@@ -201,7 +201,7 @@ class Engine:
         passed_on = own and sum(part is multiplier for part in parts) == 1
         for ref, part in zip(call.inputs, parts, strict=True):
             if part is not None:
-                waiting.add(ref.name, part, step.rule.fresh or (passed_on and part is multiplier))
+                waiting.add(ref.name, part, passed_on if part is multiplier else step.rule.fresh)
 
 
 def _narrowed(multiplier: Any, dtype: torch.dtype) -> Any:

@@ -44,11 +44,12 @@ class Lanes:
 @cache
 def _pool(count: int) -> ThreadPoolExecutor:
     """Threads whose own torch operations are not spread over further threads, all of them started."""
+    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "dlgenome-lane", initializer=_compute_alone)
     together = threading.Barrier(count)
     for future in [pool.submit(together.wait) for _ in range(count)]:
         future.result()
-    torch.set_num_threads(count)
+    torch.set_num_threads(before)
     return pool
 
 

@@ -187,6 +187,28 @@ def test_hooks_constants_checkpoints_and_casts_are_captured(explain: Callable[..
     assert found.forward[0] < 1e-14
 
 
+class ModesOfItsOwn(nn.Module):
+    """Parts that run under another mode of torch, of the sequence and of the weights alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 3, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            values = torch.relu(self.conv(x))
+        with torch.enable_grad():
+            weights = self.conv.weight.sum() * 2
+            values = torch.tanh(values * weights)
+        return values.sum((1, 2))[:, None]
+
+
+def test_parts_under_a_mode_of_torch_are_taken_apart(explain: Callable[..., Any]) -> None:
+    found = explain(ModesOfItsOwn(), SHAPE)
+    assert found.completeness[0] < 1e-12
+    assert found.forward[0] < 1e-14
+
+
 def test_capture_says_nothing_and_leaves_the_module_and_the_logger_alone(
     net: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:

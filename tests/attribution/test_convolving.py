@@ -74,6 +74,15 @@ def test_the_adjoint_gives_the_same_product_from_the_other_side(case: Case) -> N
     torch.testing.assert_close((made * other).sum(), (value * back).sum(), rtol=1e-12, atol=1e-10)
 
 
+def test_a_far_convolution_to_one_place_leaves_its_bias_alone() -> None:
+    value = torch.randn(1, 6, 1, 33, dtype=torch.float64)
+    weight, bias = torch.randn(5, 6, 1, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    geometry = Geometry((1, 1), (0, 0), (1, 16), 1)
+    run, before = convolution(weight, bias, geometry), bias.clone()
+    assert torch.equal(run(value), run(value))
+    assert torch.equal(bias, before)
+
+
 @pytest.mark.parametrize(
     "case", [FEW_OUTPUTS[0], FEW_OUTPUTS[13], FEW_INPUTS[0], FAR_OFFSETS[0], FAR_OFFSETS[4]], ids=str
 )

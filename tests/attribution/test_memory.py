@@ -94,3 +94,28 @@ def test_scores_are_those_of_the_program_as_it_was_captured(captured: tuple[Prog
     first, second = (engine.run_pairs(sequences, references, 2).multipliers for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)
+
+
+class TwoPrecisions(nn.Module):
+    """A float32 network that adds up in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(4, 5, 3, padding=1), nn.Conv1d(5, 5, 3, padding=1)
+        self.weight = nn.Parameter(torch.randn(5, LENGTH))
+
+    def forward(self, x: Tensor) -> Any:
+        values = self.first(x).relu()
+        total = values.double() + self.second(values).relu()
+        return (total * self.weight).sum((1, 2))[:, None]
+
+
+def test_a_residual_relu_is_as_wide_as_the_wider_of_its_terms() -> None:
+    torch.manual_seed(4)
+    program = lower(capture(TwoPrecisions(), (4, LENGTH)))
+    assert any(step.call.op == "add(relu)" for step in put_together(program).steps)
+    rows = torch.randn(STEP.rows, 4, LENGTH)
+    expected = Engine(program, STEP, keep_all=True).run(rows, 1)
+    found = DEEPLIFT.engine(program, STEP).run(rows, 1)
+    torch.testing.assert_close(found.predictions, expected.predictions, rtol=0, atol=0)
+    torch.testing.assert_close(found.multipliers[0], expected.multipliers[0], rtol=0, atol=1e-6)

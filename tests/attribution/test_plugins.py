@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.plugins import rules_with_plugins
 from dlgenome.attribution.registry import RULES
+from dlgenome.attribution.rules.elementwise import Elementwise
 from dlgenome.errors import UnsupportedModelError, UsageError
 
 PLUGIN = '''
@@ -133,3 +134,41 @@ def test_bad_files_say_what_is_wrong(text: str | None, words: str, tmp_path: Pat
         file.write_text(text)
     with pytest.raises(UsageError, match=words):
         rules_with_plugins([file])
+
+
+class Straight(Elementwise):
+    """The multiplier as it is, handed back as an :class:`Elementwise`, whose results may be added to."""
+
+    title = "straight through"
+
+    def backward(self, call: Any, multiplier: Any, saved: Any) -> Any:
+        return [multiplier]
+
+
+class Shared(nn.Module):
+    """A multiplier that three values share, one of which is read by a convolution, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(channels, 5, 3, padding=1) for channels in (4, 4, 5))
+        self.head = nn.Linear(60, 1)
+        self.activation: Callable[[Tensor], Tensor] = torch.tanh
+
+    def forward(self, x: Tensor) -> Any:
+        first, second, third = self.convs
+        other, value = first(x), second(x)
+        total = self.activation(value) + other + third(value)
+        return self.head(total.flatten(1))
+
+
+def test_a_multiplier_that_a_rule_hands_on_is_not_added_to() -> None:
+    torch.manual_seed(0)
+    network = Shared().double()
+    rules = {**RULES, torch.ops.aten.tanh.default: Straight()}
+    program = lower(capture(network, (4, 12), dtype=torch.float64, rules=rules), rules)
+    rows = torch.randn(8, 4, 12, dtype=torch.float64)
+    (found,) = Engine(program, StepShape(2, 3)).run(rows, 1).multipliers
+    network.activation = nn.Identity()
+    point = rows[2:].requires_grad_()
+    (slope,) = torch.autograd.grad(network(point).sum(), point)
+    torch.testing.assert_close(found, slope, rtol=0, atol=1e-14)

@@ -130,7 +130,10 @@ class Rule:
     keeps: ClassVar[str] = "nothing"
     """Forward values that :meth:`backward` needs: "nothing" or "inputs"."""
     fresh: ClassVar[bool] = False
-    """Whether :meth:`backward` returns dense tensors that nothing else holds and that may be added to."""
+    """Whether :meth:`backward` returns dense tensors that nothing else holds and that may be added to.
+
+    The multiplier that it was given may be among them; it is added to only where nothing holds that, either.
+    """
     owns_output: ClassVar[bool] = False
     """Whether :meth:`forward` returns memory of its own, in which no input lies."""
     steady: ClassVar[bool] = False

@@ -26,8 +26,9 @@ class ResidualRelu(Rule):
         return call.inputs[1:]
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The sum."""
-        total: Tensor = args[1].relu().add_(args[0])
+        """The sum, as wide as the wider of its terms."""
+        first, second = args[0], args[1].relu()
+        total: Tensor = second.add_(first) if first.dtype is second.dtype else first + second
         return total
 
     def forward_over(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
