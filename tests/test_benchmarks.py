@@ -221,7 +221,7 @@ def test_an_error_of_a_program_reaches_the_driver(monkeypatch: pytest.MonkeyPatc
     worker.main()
     answers, interpreter = tmp_path / "answers", tmp_path / "python"
     answers.write_text(said.getvalue())
-    interpreter.write_text(f"#!/bin/sh\ncat {answers}\n")
+    interpreter.write_text(f"#!/bin/sh\ncat {answers}\ncat > {tmp_path}/orders\n")
     interpreter.chmod(0o755)
     with (
         Worker(task, interpreter) as process,
@@ -323,6 +323,16 @@ def test_a_program_that_does_not_start_is_named(tmp_path: Path) -> None:
     task = Task("tangermeme", "tiny", tmp_path, "float32", 1)
     with pytest.raises(BenchmarkError, match="tangermeme stopped with status 1"):
         Worker(task, Path("/bin/false"))
+
+
+def test_a_program_that_dies_between_turns_is_named(tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text('#!/bin/sh\necho \'{"versions": {}, "batch_size": 1}\'\nexit 3\n')
+    interpreter.chmod(0o755)
+    with Worker(Task("captum", "tiny", tmp_path, "float32", 1), interpreter) as process:
+        process._process.wait()
+        with pytest.raises(BenchmarkError, match="captum stopped with status 3"):
+            process.explain()
 
 
 def test_every_program_starts_without_a_tuned_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
