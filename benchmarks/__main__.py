@@ -50,7 +50,11 @@ file_option = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--pairs", type=click.IntRange(min=1), default=7, help="Turns of each program.")
-@click.option("--sequences", type=click.IntRange(min=1), help="Sequences a turn. [default: that of the case]")
+@click.option(
+    "--sequences",
+    type=click.IntRange(min=1),
+    help="Sequences a turn. [default: as many pairs as the case has]",
+)
 @click.option(
     "--references",
     type=click.IntRange(min=1),

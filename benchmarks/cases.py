@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 from torch import Tensor, nn
 
@@ -122,6 +123,10 @@ class Case:
     n_references: int = 20
     sequences: int = 8
     """Sequences that each program explains in one turn."""
+
+    def sequences_against(self, n_references: int) -> int:
+        """Sequences of a turn with another number of references: about as many pairs in all."""
+        return ceil(self.sequences * self.n_references / n_references)
 
 
 CASES = {

@@ -52,7 +52,7 @@ class Plan:
     threads: int
     pairs: int
     sequences: int | None = None
-    """Sequences a turn; None takes what the case says."""
+    """Sequences a turn; None takes what the case says for the number of references."""
     references: int | None = None
     """References of each sequence; None takes what the case says."""
 
@@ -132,7 +132,8 @@ def spread(values: Sequence[float]) -> Spread:
 def compare(case: str, contenders: Sequence[Contender], plan: Plan, pause: float = PAUSE) -> Comparison:
     """Time the contenders on a case, after one turn each that does not count."""
     facts = CASES[case]
-    count, n_references = plan.sequences or facts.sequences, plan.references or facts.n_references
+    n_references = plan.references or facts.n_references
+    count = plan.sequences or facts.sequences_against(n_references)
     with TemporaryDirectory(prefix="dlgenome-bench-") as name:
         folder = Path(name)
         write_inputs(facts, folder, count, n_references)

@@ -28,6 +28,7 @@ from benchmarks.compare import OURS, Bound, Comparison, Contender, Plan, Timing
 from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.programs import prepare
+from benchmarks.programs.run_dlgenome import filled
 from benchmarks.task import Prepared, Scores, Task
 from dlgenome.regions.bed import read_regions
 from dlgenome.regions.fasta import Genome
@@ -298,6 +299,28 @@ def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
     text = report.comparison_text(found)
     assert "8.00x (7.00-9.00)" in text
     assert "4.5e+03 (1.75e+03-2e+04)" in text, "milliseconds a sequence: 18 s, 7 s and 80 s for 4 sequences"
+
+
+@pytest.mark.parametrize(("n_references", "sequences"), [(20, 8), (1, 160), (10, 16), (100, 2), (1000, 1)])
+def test_a_turn_has_about_as_many_pairs_whatever_the_references(n_references: int, sequences: int) -> None:
+    assert CASES["bpnet-64"].sequences_against(n_references) == sequences
+
+
+@pytest.mark.parametrize(
+    ("automatic", "sequences", "n_references", "threads", "expected"),
+    [
+        (20, 8, 20, 2, 20),  # eight steps of a sequence
+        (31, 160, 1, 2, 27),  # six steps, three a thread, not five of 31 and one of 5
+        (31, 8, 1, 2, 4),  # not a step for one thread and none for the other
+        (2048, 3, 4, 1, 12),  # no more than there is
+        (2048, 1, 4, 2, 4),  # a sequence is not split further
+        (25, 2, 100, 2, 25),  # four steps a sequence
+    ],
+)
+def test_steps_of_a_turn_are_full_and_as_many_for_each_thread(
+    automatic: int, sequences: int, n_references: int, threads: int, expected: int
+) -> None:
+    assert filled(automatic, sequences, n_references, threads) == expected
 
 
 def test_every_case_is_measured_with_every_number_of_references(monkeypatch: pytest.MonkeyPatch) -> None:

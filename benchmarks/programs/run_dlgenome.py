@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from math import ceil
 
 import numpy as np
 import torch
@@ -23,9 +24,8 @@ def prepare(task: Task) -> Prepared:
     program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))
     sequences, references = task.codes()
     n_references = references.shape[1]
-    # no more than there is work for: the rest of a step would be padding, and timed as if it were work
     automatic = automatic_batch_size(program, n_references, device, task.dtype)
-    batch_size = task.batch_size or min(automatic, len(sequences) * n_references)
+    batch_size = task.batch_size or filled(automatic, len(sequences), n_references, task.threads)
     deep_lift = DeepLift(
         program,
         targets=1,
@@ -44,3 +44,16 @@ def prepare(task: Task) -> Prepared:
         return np.concatenate([step.hypothetical for step in steps])
 
     return Prepared(explain, batch_size, {"dlgenome": version("dlgenome")})
+
+
+def filled(automatic: int, sequences: int, n_references: int, threads: int) -> int:
+    """The automatic size of a step, or what makes all steps of a turn full and as many for each thread.
+
+    A long run is made of full steps on every thread. A turn is short: its last step would be padded and a
+    thread would have none, and both would be timed as if they were work.
+    """
+    at_once = automatic // n_references
+    if not at_once:
+        return automatic
+    steps = ceil(sequences / at_once / threads) * threads
+    return ceil(sequences / steps) * n_references
