@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.precise import precise_steps
 from dlgenome.attribution.rules.base import Ref
 from dlgenome.attribution.rules.elementwise import Relu
 from dlgenome.attribution.rules.linear import Add
@@ -13,14 +14,18 @@ from dlgenome.attribution.rules.residual import RESIDUAL_RELU
 
 
 def put_together(program: Program) -> Program:
-    """The program with ``a + relu(b)`` as one operation wherever nothing else reads the ReLU."""
+    """The program with ``a + relu(b)`` as one operation wherever nothing else reads the ReLU.
+
+    Not among the last operations, which are few numbers in float64.
+    """
+    precise = precise_steps(program)
     makers = {step.call.name: step for step in program.steps}
     readers = Counter(ref.name for step in program.steps for ref in step.call.inputs)
     readers[program.output] += 1
     steps: list[Step] = []
     gone: set[str] = set()
     for step in program.steps:
-        relu = _added_relu(step, makers, readers)
+        relu = None if step.call.name in precise else _added_relu(step, makers, readers)
         steps.append(step if relu is None else _residual(step, relu))
         if relu is not None:
             gone.add(relu.call.name)

@@ -119,3 +119,26 @@ def test_a_residual_relu_is_as_wide_as_the_wider_of_its_terms() -> None:
     found = DEEPLIFT.engine(program, STEP).run(rows, 1)
     torch.testing.assert_close(found.predictions, expected.predictions, rtol=0, atol=0)
     torch.testing.assert_close(found.multipliers[0], expected.multipliers[0], rtol=0, atol=1e-6)
+
+
+class LateSum(nn.Module):
+    """A sum with a ReLU behind the last mean, where numbers are in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, 5, 3)
+        self.left, self.right, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        means = self.first(x).relu().mean(2)
+        return self.head(self.left(means) + self.right(means).relu())
+
+
+def test_a_sum_in_float64_stays_one() -> None:
+    torch.manual_seed(4)
+    program = lower(capture(LateSum(), (4, LENGTH)))
+    rows = torch.randn(STEP.rows, 4, LENGTH)
+    expected = Engine(program, STEP, keep_all=True).run(rows, 1)
+    found = DEEPLIFT.engine(program, STEP).run(rows, 1)
+    assert torch.equal(found.predictions, expected.predictions)
+    assert torch.equal(found.multipliers[0], expected.multipliers[0])

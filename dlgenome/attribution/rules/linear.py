@@ -146,7 +146,7 @@ class Identity(Reshape):
     title = "identity"
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Input itself; no operation here ever writes into a value, so no copy is needed."""
+        """Input itself; no copy is needed, for memory that two values lie in is never written over."""
         value: Tensor = args[0]
         return value
 
