@@ -48,7 +48,12 @@ file_option = click.Path(dir_okay=False, path_type=Path)
     default="as-it-comes",
     help="keeps-memory: glibc is told not to give freed memory back, as dlgenome tells it by itself.",
 )
-@click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float64"]),
+    default="float32",
+    help="Of every program; with bfloat16 the other program stays in float32.",
+)
 @click.option("--pairs", type=click.IntRange(min=1), default=7, help="Turns of each program.")
 @click.option(
     "--sequences",

@@ -39,8 +39,8 @@ class Task:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Numbers that the network computes with."""
-        return {"float32": torch.float32, "float64": torch.float64}[self.precision]
+        """Numbers that the network computes with; bfloat16 is only inside convolutions of dlgenome."""
+        return torch.float64 if self.precision == "float64" else torch.float32
 
     def network(self) -> nn.Module:
         """The network with the weights of the task, in prediction mode."""

@@ -13,6 +13,7 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import automatic_batch_size, keep_freed_memory
 from dlgenome.attribution.lowering import lower
+from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.model.targets import TargetHead, parse_targets
 
 
@@ -22,6 +23,8 @@ def prepare(task: Task) -> Prepared:
     device = torch.device("cpu")
     head = TargetHead(task.network(), parse_targets(["index:0"]))
     program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))
+    if task.precision == "bfloat16":
+        program = with_narrow_convolutions(program)
     sequences, references = task.codes()
     n_references = references.shape[1]
     automatic = automatic_batch_size(program, n_references, device, task.dtype)

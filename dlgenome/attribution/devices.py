@@ -101,11 +101,16 @@ def automatic_batch_size(
         free, _ = torch.cuda.mem_get_info(device)
         pairs = int(free / 3 / sum(per_row))
     else:
-        pairs = _CPU_VALUE_BYTES // max(per_row)
+        pairs = max(_CPU_VALUE_BYTES, _largest_weight(program) // 4) // max(per_row)
     if pairs >= n_references:
         return min(pairs, 4096) // n_references * n_references
     steps = -(-n_references // max(pairs, 1))
     return -(-n_references // steps)
+
+
+def _largest_weight(program: Program) -> int:
+    """Bytes; each step reads all of it, which only pays with enough values to use it on."""
+    return max((tensor.nbytes for tensor in program.parameters.values()), default=0)
 
 
 def keep_freed_memory() -> None:

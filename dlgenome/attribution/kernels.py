@@ -74,7 +74,7 @@ def relu_multiplier(
     Written over the values of the references where these are ``spare``. None where the values do not suit the
     kernel; the caller then takes the plain path.
     """
-    if batch != BatchAxis() or not _is_worth_it(multiplier) or multiplier.dtype is not references.dtype:
+    if batch != BatchAxis() or not is_worth_it(multiplier) or multiplier.dtype is not references.dtype:
         return None
     order = _memory_order(references)
     if not references.permute(order).is_contiguous():
@@ -94,7 +94,7 @@ def relu_multiplier(
             elif part.start < part.stop:
                 _relu_rows(row, r[part], m[part], out[part], *constants)
 
-    _in_threads(work, step.pairs)
+    in_threads(work, step.pairs)
     return result.permute([order.index(axis) for axis in range(references.dim())])
 
 
@@ -103,18 +103,19 @@ def add_relu(total: Tensor, value: Tensor) -> bool:
     order = _memory_order(total)
     rows, added = total.permute(order), value.permute(order)
     alike = total.shape == value.shape and total.dtype is value.dtype
-    if not (alike and _is_worth_it(total) and rows.is_contiguous() and added.is_contiguous()):
+    if not (alike and is_worth_it(total) and rows.is_contiguous() and added.is_contiguous()):
         return False
     sums, terms = rows.reshape(len(rows), -1).numpy(), added.reshape(len(rows), -1).numpy()
     zero = _numbers(total.dtype)[2]
-    _in_threads(
+    in_threads(
         lambda first, last: _add_relu(sums[first:last].reshape(-1), terms[first:last].reshape(-1), zero),
         len(rows),
     )
     return True
 
 
-def _is_worth_it(value: Tensor) -> bool:
+def is_worth_it(value: Tensor) -> bool:
+    """Whether the value is of a kind that the kernels know, and large."""
     known = value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
     return known and value.numel() >= MIN_ELEMENTS
 
@@ -131,7 +132,7 @@ def _memory_order(value: Tensor) -> list[int]:
     return [0, *sorted(range(1, value.dim()), key=lambda axis: (-strides[axis], axis))]
 
 
-def _in_threads(work: Callable[[int, int], None], count: int) -> None:
+def in_threads(work: Callable[[int, int], None], count: int) -> None:
     """Call ``work(first, last)`` on equal shares of ``count`` rows, one share a thread."""
     threads = min(torch.get_num_threads(), count)
     if threads == 1:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.pool_kernels import Windows, pool_multiplier, pooled
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 
 
@@ -44,14 +45,34 @@ class MaxPool(Rule):
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pooled values; positions too where the operation returns them."""
+        windows = self._windows(call, args, kwargs)
+        if windows is not None and call.op is aten.max_pool1d.default:
+            made = pooled(args[0], windows, call.output.dims[-1])
+            if made is not None:
+                return made
         return call.op(args[0].contiguous(), *args[1:], **kwargs)
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multiplier scattered to the position that made each difference."""
         m = multiplier[0] if isinstance(multiplier, list) else multiplier
+        windows = self._windows(call, saved.args, saved.kwargs)
+        if windows is not None:
+            kept = saved.sequences[0], saved.references[0]
+            made = pool_multiplier(*kept, m, saved.step, windows)
+            if made is not None:
+                return [made]
         x, r = (self._maxima(kept[0].contiguous(), saved) for kept in (saved.sequences, saved.references))
         spread = _scatter(x, r, m.flatten(-self.axes), saved.step, call.input_batch(0))
         return [spread.reshape(call.input_infos[0].shape(saved.step.pairs))]
+
+    def _windows(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Windows | None:
+        """The windows of a pool over positions, for the kernels; None where they do not know the call."""
+        if self.axes != 1 or self.adaptive or call.input_batch(0) != BatchAxis():
+            return None
+        width = _number(args[1])
+        stride = _argument(args, kwargs, 2, "stride", width)
+        padding = _argument(args, kwargs, 3, "padding", 0)
+        return Windows(width, stride, padding, _argument(args, kwargs, 4, "dilation", 1))
 
     def _maxima(self, value: Tensor, saved: Backward) -> Maxima:
         if self.adaptive:
@@ -61,6 +82,15 @@ class MaxPool(Rule):
             operation = aten.max_pool1d_with_indices if self.axes == 1 else aten.max_pool2d_with_indices
             pooled, positions = operation(value, *saved.args[1:], **saved.kwargs)
         return Maxima(*(part.flatten(-self.axes) for part in (value, pooled, positions)))
+
+
+def _number(value: Any) -> int:
+    return int(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: int) -> int:
+    given = args[place] if len(args) > place else kwargs.get(name)
+    return default if given is None or given == [] else _number(given)
 
 
 class AxisMax(Rule):
