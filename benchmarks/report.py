@@ -65,7 +65,7 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
     if timing.error is not None:
         return (
             _name(timing),
-            comparison.precision,
+            _precision(comparison, timing),
             str(timing.batch_size),
             timing.error,
             *[""] * (len(HEADER) - 4),
@@ -75,7 +75,7 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
     ratios = () if is_ours else comparison.ratios
     return (
         _name(timing),
-        comparison.precision,
+        _precision(comparison, timing),
         str(timing.batch_size),
         f"{each.median * 1e3:.3g} ({each.minimum * 1e3:.3g}-{each.maximum * 1e3:.3g})",
         f"{each.median * 1e3 / comparison.n_references:.3g}",
@@ -85,6 +85,12 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
         f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB",
         _from_exact(timing.difference),
     )
+
+
+def _precision(comparison: Comparison, timing: Timing) -> str:
+    """That of the program: only dlgenome computes in bfloat16."""
+    is_ours = timing.program == "dlgenome"
+    return comparison.precision if is_ours or comparison.precision != "bfloat16" else "float32"
 
 
 def _name(timing: Timing) -> str:
