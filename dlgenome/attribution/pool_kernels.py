@@ -102,10 +102,12 @@ def pool_multiplier(
 ) -> Tensor | None:
     """Multiplier of the input of a maximum over windows, from its kept inputs and that of its output.
 
-    None where the values do not suit; the caller then takes the plain path.
+    None where the values do not suit, or the multiplier is to be differentiated; the caller then takes the
+    plain path.
     """
     x, r = _channels_last(sequences), _channels_last(references)
-    if x is None or r is None or multiplier.dtype is not references.dtype:
+    suits = multiplier.dtype is references.dtype and not multiplier.requires_grad
+    if x is None or r is None or not suits:
         return None
     m = multiplier.transpose(1, 2).contiguous().numpy()
     out, count = np.zeros_like(r), m.shape[1]

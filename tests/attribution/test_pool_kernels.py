@@ -12,6 +12,7 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import lower
+from dlgenome.attribution.methods import Method
 from dlgenome.attribution.pool_kernels import Windows, pooled
 
 STEP = StepShape(2, 3)
@@ -86,3 +87,16 @@ def test_multipliers_are_those_of_the_plain_path(
     total = (found.multipliers[0] * gap).sum((1, 2)).reshape(2, 3)
     delta = (found.pair_predictions - found.reference_predictions)[..., 0]
     torch.testing.assert_close(total, delta, rtol=1e-10, atol=1e-10)
+
+
+def test_revealcancel_goes_through_a_pool_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the derivative of the rule, which the kernels do not have."""
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Conv1d(4, 40, 3), nn.MaxPool1d(3), nn.ReLU(), nn.Flatten(), nn.Linear(5960, 1))
+    program = lower(capture(network, (4, 450), dtype=torch.float64))
+    rows = torch.randn(STEP.rows, 4, 450, dtype=torch.float64)
+    method = Method(rules="revealcancel")
+    found = method.engine(program, STEP).run(rows, 1)
+    monkeypatch.setattr(kernels, "MIN_ELEMENTS", 2**40)
+    plain = method.engine(program, STEP).run(rows, 1)
+    torch.testing.assert_close(found.multipliers[0], plain.multipliers[0], rtol=1e-12, atol=1e-12)
