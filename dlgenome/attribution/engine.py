@@ -194,7 +194,7 @@ class Engine:
         rule = self._rules[call.name]
         over = spare and call.name in self._memory.spare
         saved = kept.saved(self.step, step.rule.kept(call), *self._pair_arguments[call.name], over)
-        so_far = waiting.own(call.inputs[0].name) if len(call.inputs) == 1 else None
+        so_far = waiting.may_grow(call.inputs[0].name) if len(call.inputs) == 1 else None
         if so_far is not None and rule.backward_onto(call, multiplier, saved, so_far):
             return
         parts = rule.backward(call, multiplier, saved)

@@ -29,12 +29,15 @@ class Waiting:
         first = self.multipliers.get(name)
         if first is None:
             self.multipliers[name] = part
+        elif own:
+            self.multipliers[name] = part.add_(first)
         else:
-            self.multipliers[name], own = part.add_(first) if own else first + part, True
+            self.multipliers[name] = first + part
+            own = True
         if own:
             self._own.add(name)
 
-    def own(self, name: str) -> Tensor | None:
+    def may_grow(self, name: str) -> Tensor | None:
         """The multiplier so far, where it may be added to."""
         return self.multipliers[name] if name in self._own else None
 
