@@ -6,6 +6,7 @@ loses at most its last blocks, and a run goes on from there.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -14,13 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dlgenome.errors import InputError, UsageError
+from dlgenome.errors import InputError, Interrupted, UsageError
 from dlgenome.types import FailedWindow, ScoredWindow
 from dlgenome.writers.blocks import BlockLayout, encode_block
 from dlgenome.writers.disk import clear_write_errors
 from dlgenome.writers.paths import OutputPaths
 from dlgenome.writers.records import LAYOUT_BLOCK, encode_layout, record_head
 from dlgenome.writers.spool_reader import SpoolReader
+
+logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 
@@ -92,7 +95,14 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Close; what ended the run is not hidden behind the same disk's refusal of the last rows."""
+        try:
+            self.close()
+        except Interrupted as problem:
+            if not isinstance(error, Interrupted):
+                raise
+            if str(problem).rstrip(".") not in str(error):
+                logger.warning("%s", problem)
 
     def _open(self, resume_blocks: int | None) -> None:
         with clear_write_errors(self.paths.spool):

@@ -252,3 +252,50 @@ def test_names_outside_ascii_survive(paths: OutputPaths, make_row: MakeRow) -> N
         [(_, facts)] = reader.blocks()
     assert decode_windows(facts)[0].region.name == "γ-globin"
     assert json.dumps(facts)
+
+
+def end_on_a_full_disk(
+    paths: OutputPaths, row: ScoredWindow, patch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """Raise the error, if any, inside a spool that cannot be synced any more."""
+
+    def full() -> None:
+        raise Interrupted("The disk is full; free some space.")
+
+    with Spool(paths, plain(len(row.codes))) as spool:
+        spool.append([row])
+        patch.setattr(spool, "_sync", full)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("first", "told_too"),
+    [
+        (Interrupted("The disk is full; free some space; it is kept."), False),
+        (Interrupted("Stopped by SIGTERM; it is kept."), True),
+    ],
+    ids=["the same disk", "a signal"],
+)
+def test_what_ended_the_run_is_told_when_the_disk_also_refuses_the_last_rows(
+    paths: OutputPaths,
+    make_row: MakeRow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    first: Interrupted,
+    told_too: bool,
+) -> None:
+    row = make_row(0, length=200, targets=("counts",))
+    with pytest.raises(Interrupted) as caught:
+        end_on_a_full_disk(paths, row, monkeypatch, first)
+    assert caught.value is first
+    assert ("The disk is full" in caplog.text) == told_too
+
+
+@pytest.mark.parametrize("error", [None, ValueError("a bug")], ids=["", "after a bug"])
+def test_a_disk_that_refuses_the_last_rows_ends_the_run(
+    paths: OutputPaths, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    row = make_row(0, length=200, targets=("counts",))
+    with pytest.raises(Interrupted, match="The disk is full"):
+        end_on_a_full_disk(paths, row, monkeypatch, error)
