@@ -11,9 +11,7 @@ import copy
 import logging
 import re
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from dlgenome.attribution.decompositions import OWN
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Rule, Source
 from dlgenome.errors import UnsupportedModelError
+from dlgenome.quiet import quiet_torch
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def capture(
     frozen.to(device=device, dtype=dtype)
     example = torch.zeros(3, *input_shape, device=device, dtype=dtype)
     example[:, 0] = 1
-    with _quiet(), torch.no_grad():
+    with quiet_torch(), torch.no_grad():
         try:
             script = torchscript.is_torchscript(frozen)
             plain = torchscript.converted(frozen, example) if script else frozen
@@ -90,20 +89,6 @@ def capture(
             log.debug("tracing stopped, too: %s", error)
             clearer = error if _is_final(error) else refused
             raise UnsupportedModelError(_explain(clearer)) from clearer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither warnings nor log lines of torch while it captures: the user can do nothing about them."""
-    logger = logging.getLogger("torch")
-    previous = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(previous)
 
 
 def _export(

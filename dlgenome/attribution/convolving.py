@@ -57,13 +57,13 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
     With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
     times faster at those than at transposed convolutions.
     """
-    reach = _reach(weight, geometry)
-    before = (reach[0] - geometry.padding[0], reach[1] - geometry.padding[1])
-    if geometry.stride == (1, 1) and geometry.groups == 1 and min(before) >= 0:
-        flipped = weight.flip(2, 3).transpose(0, 1)
-        back = convolution(flipped, None, Geometry((1, 1), before, geometry.dilation, 1))
+    as_convolution = _adjoint_as_convolution(weight, geometry)
+    if as_convolution is not None:
+        back = convolution(as_convolution[0], None, as_convolution[1])
         # With one output the order of memory is anybody's, and what comes out is not channels-last.
         return lambda multiplier: channels_last(back(multiplier))
+
+    reach = _reach(weight, geometry)
 
     def transposed(multiplier: Tensor) -> Tensor:
         sizes = zip(size, multiplier.shape[2:], geometry.stride, geometry.padding, reach, strict=True)
@@ -78,20 +78,29 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
 
 def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
     """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
-    reach = _reach(weight, geometry)
-    before = (reach[0] - geometry.padding[0], reach[1] - geometry.padding[1])
-    plain = geometry.stride == (1, 1) and geometry.groups == 1 and min(before) >= 0
-    if not plain or min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR:
+    as_convolution = _adjoint_as_convolution(weight, geometry)
+    few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
+    if as_convolution is None or few_or_far or weight.device.type != "cpu":
         return None
-    flipped = channels_last(weight.flip(2, 3).transpose(0, 1))
+    flipped, back = as_convolution
 
     def run(multiplier: Tensor, total: Tensor) -> bool:
         shape = (len(multiplier), weight.shape[1], *size)
         if total.shape != shape or not total.is_contiguous(memory_format=torch.channels_last):
             return False
-        return convolve_onto(total, channels_last(multiplier), flipped, before, geometry.dilation)
+        return convolve_onto(total, channels_last(multiplier), flipped, back.padding, back.dilation)
 
     return run
+
+
+def _adjoint_as_convolution(weight: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry] | None:
+    """Flipped, transposed weights and how they move; None where the adjoint is no such convolution."""
+    reach = _reach(weight, geometry)
+    before = (reach[0] - geometry.padding[0], reach[1] - geometry.padding[1])
+    if geometry.stride != (1, 1) or geometry.groups != 1 or min(before) < 0:
+        return None
+    flipped = channels_last(weight.flip(2, 3).transpose(0, 1))
+    return flipped, Geometry((1, 1), before, geometry.dilation, 1)
 
 
 def _reach(weight: Tensor, geometry: Geometry) -> tuple[int, int]:

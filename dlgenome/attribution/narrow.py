@@ -9,12 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from dlgenome.attribution.convolving import Map
 from dlgenome.attribution.lowering import Program
-from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule
-from dlgenome.attribution.rules.convolution import AnyConvolution, BoundConvolution, Convolution
+from dlgenome.attribution.rules.base import Call, Rule
+from dlgenome.attribution.rules.convolution import (
+    AnyConvolution,
+    BoundConvolution,
+    Convolution,
+    ConvolutionRule,
+)
 
 _FEWEST_CHANNELS = 16
 """Convolutions from or to fewer stay in float32: the first and those of profiles. They cost little, and the
@@ -32,14 +37,8 @@ def with_narrow_convolutions(program: Program) -> Program:
     return replace(program, steps=steps)
 
 
-class NarrowConvolution(Rule):
+class NarrowConvolution(ConvolutionRule):
     """A convolution that is rounded once its weights are known."""
-
-    title = Convolution.title
-    linear = True
-    fresh = True
-    owns_output = True
-    steady = True
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
@@ -53,32 +52,16 @@ class NarrowConvolution(Rule):
         return BoundNarrow(rule) if isinstance(rule, BoundConvolution) else self._rule.bound(call, args)
 
 
-class BoundNarrow(Rule):
+class BoundNarrow(BoundConvolution):
     """A convolution of known weights, float32 outside and bfloat16 inside."""
 
-    title = Convolution.title
-    linear = True
-    fresh = True
-    owns_output = True
-    steady = True
+    def __init__(self, inside: BoundConvolution) -> None:
+        def onto(multiplier: Tensor, total: Tensor) -> bool:
+            total.add_(inside.back(multiplier.bfloat16()))  # without a float32 copy of it
+            return True
 
-    def __init__(self, rule: BoundConvolution) -> None:
-        self._rule = rule
+        super().__init__(_wide(inside.onward), _wide(inside.back), onto)
 
-    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Convolved values."""
-        return self._rule.forward(call, (args[0].bfloat16(),), {}).to(args[0].dtype)
 
-    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
-        """Adjoint of the convolution applied to the multiplier."""
-        return [self._back(call, multiplier, saved).to(multiplier.dtype)]
-
-    def backward_onto(self, call: Call, multiplier: Tensor, saved: Backward, total: Tensor) -> bool:
-        """The same, added to ``total`` without a float32 copy of it."""
-        total.add_(self._back(call, multiplier, saved))
-        return True
-
-    def _back(self, call: Call, multiplier: Tensor, saved: Backward) -> Tensor:
-        (found,) = self._rule.backward(call, multiplier.to(torch.bfloat16), saved)
-        assert found is not None
-        return found
+def _wide(narrow: Map) -> Map:
+    return lambda value: narrow(value.bfloat16()).to(value.dtype)

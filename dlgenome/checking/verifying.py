@@ -63,8 +63,6 @@ class Verdict:
     unchecked: dict[str, str] = field(default_factory=dict)
     """Check -> why it was left out."""
     problems: list[Problem] = field(default_factory=list)
-    scores_sound: bool = False
-    """Whether nothing is wrong with the scores file in itself."""
     completeness: CompletenessSummary | None = None
     """Worked out anew from the file's own numbers."""
     worst_region: str = ""
@@ -122,7 +120,7 @@ def _verify_open(
     verdict.checked["structure"] = "every dataset, its shape and its kind"
     verdict.add("numbers", "attributes, regions, genome, completeness errors", lambda: check_columns(scores))
     verdict.add("scores", CHECKED, lambda: check_content(scores, progress))
-    verdict.scores_sound = not verdict.problems
+    scores_sound = not verdict.problems
     with suppress(InputError):  # named by the check of the numbers
         _sum_up_completeness(scores, verdict)
     _refuse_pointless_limit(verdict, config)
@@ -130,7 +128,7 @@ def _verify_open(
     if config.alone:
         verdict.unchecked["files beside it"] = "--alone"
     else:
-        _check_beside(scores, config, verdict)
+        _check_beside(scores, config, verdict, scores_sound)
 
 
 def _sum_up_completeness(scores: ScoresFile, verdict: Verdict) -> None:
@@ -167,7 +165,7 @@ def _check_inputs(scores: ScoresFile, config: VerifyConfig, verdict: Verdict) ->
         verdict.unchecked["genome"] = "give it with -g"
 
 
-def _check_beside(scores: ScoresFile, config: VerifyConfig, verdict: Verdict) -> None:
+def _check_beside(scores: ScoresFile, config: VerifyConfig, verdict: Verdict, scores_sound: bool) -> None:
     paths = paths_beside(scores.path, scores.target, scores.extras)
     if paths is None:
         verdict.problems.append(Problem("files", _no_prefix(scores)))
@@ -189,17 +187,17 @@ def _check_beside(scores: ScoresFile, config: VerifyConfig, verdict: Verdict) ->
         _check_bigwig(scores, record, bigwig, extra, verdict)
     if config.bigwig is not None and not config.bigwig.exists():
         verdict.problems.append(Problem("bigWig", f"{config.bigwig} is not there."))
-    _check_digests(record, paths, verdict)
+    _check_digests(record, paths, verdict, scores_sound)
 
 
-def _check_digests(record: RunRecord, paths: OutputPaths, verdict: Verdict) -> None:
+def _check_digests(record: RunRecord, paths: OutputPaths, verdict: Verdict, scores_sound: bool) -> None:
     """Last, for what the other checks do not look at; a file that they name is not named again."""
     if not record.section("sha256"):
         verdict.unchecked["digests"] = f"{record.path} does not give them"
         return
     named = " ".join(problem.message for problem in verdict.problems)
     files = list(replace(paths, formats=FORMATS).all())
-    if not verdict.scores_sound:
+    if not scores_sound:
         files.remove(verdict.path)
     left = [path for path in files if str(path) not in named]
     verdict.add("digests", "every byte of the files", lambda: check_digests(record, paths, left))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +15,7 @@ from torch.export import Dim
 from dlgenome.errors import UnsupportedModelError
 from dlgenome.guards.archives import open_archive
 from dlgenome.model.exported import DESCRIPTION, open_exported
+from dlgenome.quiet import quiet_torch
 
 
 def save_exported(module: nn.Module, path: Path, *, length: int, description: Mapping[str, object]) -> None:
@@ -48,7 +46,7 @@ def exported_program(module: nn.Module, length: int) -> tuple[dict[str, Any], di
 def _export(module: nn.Module, path: Path, length: int, extra_files: dict[str, Any]) -> None:
     example = torch.zeros(3, 4, length)
     example[:, 0] = 1
-    with _quiet():
+    with quiet_torch():
         try:
             program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
         except Exception as error:
@@ -58,16 +56,3 @@ def _export(module: nn.Module, path: Path, length: int, extra_files: dict[str, A
                 f" ({type(error).__name__}: {lines[0][:200]})."
             ) from error
         torch.export.save(program, path, extra_files=extra_files)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch")
-    previous = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(previous)

@@ -71,6 +71,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, simulated: SimulatedGenome)
 
 
 @pytest.fixture(scope="session")
+def input_flags(inputs: Path) -> tuple[object, ...]:
+    """The simulated model, genome and regions, as commands take them."""
+    files = {"-m": "bpnet.safetensors", "-g": "genome.fa", "-r": "peaks.narrowPeak"}
+    return tuple(word for flag, name in files.items() for word in (flag, inputs / name))
+
+
+@pytest.fixture(scope="session")
 def attribute(inputs: Path) -> Attribute:
     """Runs `dlgenome attribute` on the simulated data; keywords replace an input, None leaves it out."""
 

@@ -31,19 +31,13 @@ from dlgenome_cli.main import cli
         "model: !!python/object/apply:os.system ['touch written']",
     ],
 )
-def test_settings_that_could_run_code_are_refused(inputs: Path, tmp_path: Path, setting: str) -> None:
+def test_settings_that_could_run_code_are_refused(
+    input_flags: tuple[object, ...], tmp_path: Path, setting: str
+) -> None:
     victim, code = tmp_path / "written", tmp_path / "code.py"
     code.write_text(f"from pathlib import Path\nPath({str(victim)!r}).touch()\nRULES = {{}}\nmake = print\n")
     (tmp_path / "config.yaml").write_text(setting.replace("CODE.py", str(code)) + "\n")
-    flags = [
-        "-m",
-        inputs / "bpnet.safetensors",
-        "-g",
-        inputs / "genome.fa",
-        "-r",
-        inputs / "peaks.narrowPeak",
-    ]
-    words = ["--config", tmp_path / "config.yaml", *flags, "-o", tmp_path / "run", "--dry-run"]
+    words = ["--config", tmp_path / "config.yaml", *input_flags, "-o", tmp_path / "run", "--dry-run"]
     done = CliRunner().invoke(cli, ["attribute", *map(str, words)])
     assert done.exit_code == (3 if "!!python" in setting else 2), done.output
     assert not victim.exists()

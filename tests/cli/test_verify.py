@@ -30,17 +30,9 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "run.counts_scores.h5"
 
 
-def test_a_real_run_is_sound_in_every_respect(finished: Path, inputs: Path) -> None:
+def test_a_real_run_is_sound_in_every_respect(finished: Path, input_flags: tuple[object, ...]) -> None:
     scores = f"{finished}.counts_scores.h5"
-    given = (
-        "-m",
-        inputs / "bpnet.safetensors",
-        "-g",
-        inputs / "genome.fa",
-        "-r",
-        inputs / "peaks.narrowPeak",
-    )
-    result = verify(scores, *given, "--max-delta", "1e-3")
+    result = verify(scores, *input_flags, "--max-delta", "1e-3")
     assert result.exit_code == 0, result.output
     first, *lines = result.stdout.splitlines()
     assert first == f"{scores}: sound, 12 regions of 100 bases"

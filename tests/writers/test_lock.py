@@ -126,7 +126,9 @@ def test_a_killed_process_leaves_a_lock_that_the_next_one_takes(path: Path) -> N
 )
 def test_a_number_that_another_process_got_since_does_not_hold_a_lock(path: Path, leave: Leave) -> None:
     leave(pid=1)
-    Lock(path).release()
+    lock = Lock(path)
+    assert lock.still_held()
+    lock.release()
 
 
 def test_the_same_job_started_again_takes_its_own_lock(
@@ -338,7 +340,9 @@ def test_a_lock_that_goes_while_it_is_looked_at_is_free(
         return age(path)
 
     monkeypatch.setattr(lock_module, "_seconds_untouched", judge)
-    Lock(path).release()
+    lock = Lock(path)
+    assert lock.still_held()
+    lock.release()
 
 
 def test_a_full_disk_leaves_no_empty_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

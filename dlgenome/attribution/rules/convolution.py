@@ -13,14 +13,18 @@ from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, a
 from dlgenome.attribution.rules.linear import Linear
 
 
-class Convolution(Rule):
-    """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
+class ConvolutionRule(Rule):
+    """What is true of every convolution."""
 
     title = "linear (convolution)"
     owns_output = True
     steady = True
     linear = True
     fresh = True
+
+
+class Convolution(ConvolutionRule):
+    """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
 
     def __init__(self, axes: int) -> None:
         self.axes = axes
@@ -78,29 +82,23 @@ class Convolution(Rule):
         return neutral, values[0]
 
 
-class BoundConvolution(Rule):
-    """A convolution of known weights."""
-
-    title = Convolution.title
-    owns_output = True
-    steady = True
-    linear = True
-    fresh = True
+class BoundConvolution(ConvolutionRule):
+    """A convolution of known weights: its map, the adjoint, and the adjoint added to what is there."""
 
     def __init__(self, onward: Map, back: Map, back_onto: MapOnto | None) -> None:
-        self._onward, self._back, self._back_onto = onward, back, back_onto
+        self.onward, self.back, self.back_onto = onward, back, back_onto
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
-        return self._onward(args[0])
+        return self.onward(args[0])
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
-        return [self._back(multiplier)]
+        return [self.back(multiplier)]
 
     def backward_onto(self, call: Call, multiplier: Tensor, saved: Backward, total: Tensor) -> bool:
         """The same, added to ``total`` in one pass over memory."""
-        return self._back_onto is not None and self._back_onto(multiplier, total)
+        return self.back_onto is not None and self.back_onto(multiplier, total)
 
 
 def _refused(call: Call) -> str | None:
