@@ -27,7 +27,8 @@ from dlgenome.model.limits import check_length, check_tensors
 DESCRIPTION = "dlgenome.json"
 """Name of the extra file in which ``dlgenome convert`` describes the model."""
 
-_LARGEST_JSON = 32 * 2**20
+LARGEST_JSON = 32 * 2**20
+"""Bytes of a program as text: a thousand times that of a usual network."""
 _MOST_NODES = 100_000
 
 
@@ -115,7 +116,7 @@ def _build(
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:
     size = archive.getinfo(name).file_size
-    if size > _LARGEST_JSON:
+    if size > LARGEST_JSON:
         raise ValueError(f"{name} has {size:,} bytes")
     return json.loads(read_member(archive, name))
 

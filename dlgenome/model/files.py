@@ -28,10 +28,10 @@ def identify(path: Path) -> FileKind:
         return "keras"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
+    if _looks_like_safetensors(head):  # before pickles: the size of its header may begin as these do
+        return "safetensors"
     if head.startswith(b"\x80"):
         return "legacy"
-    if _looks_like_safetensors(head):
-        return "safetensors"
     if head.startswith(b"version https://git-lfs"):
         raise InputError(
             f"{path} is a Git LFS pointer, not the model itself; fetch the model with `git lfs pull`."

@@ -16,6 +16,7 @@ from torch import nn
 from dlgenome.errors import InputError, first_line
 from dlgenome.model.architectures.definition import Arguments, Tensors
 from dlgenome.model.architectures.registry import ARCHITECTURES
+from dlgenome.model.exported import LARGEST_JSON
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,11 @@ def _with_program(
 
 
 def _json(path: Path, entry: str, text: str) -> Any:
+    if len(text) > LARGEST_JSON:
+        raise InputError(
+            f"{path}: the entry `{entry}` of the file's metadata has {len(text):,} characters, more than any"
+            " network needs; the file is damaged."
+        )
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -91,6 +91,21 @@ def test_a_keras_file_becomes_a_safe_file(tmp_path: Path) -> None:
         assert after[entry] == before[entry]
 
 
+def test_a_header_whose_size_begins_as_a_pickle_does_is_read(inputs: Path, tmp_path: Path) -> None:
+    path, source = tmp_path / "padded.safetensors", inputs / "bpnet.safetensors"
+    with safe_open(source, framework="pt") as stream:
+        said = stream.metadata()
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    for padding in range(0, 256, 8):
+        save_file(tensors, path, metadata=said | {"note": "x" * padding})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    result = run("inspect", path)
+    assert result.exit_code == 0, result.stderr
+    assert "bpnet (safetensors)" in result.stdout
+
+
 def test_a_model_of_images_is_named_and_refused(tmp_path: Path) -> None:
     packed = Path(__file__).parents[1] / "model" / "keras" / "files" / "images.keras2.h5.gz"
     (tmp_path / "images.h5").write_bytes(gzip.decompress(packed.read_bytes()))
@@ -104,6 +119,7 @@ def test_a_model_of_images_is_named_and_refused(tmp_path: Path) -> None:
     [
         ("program", "null", "its metadata has none that can be read"),
         ("program", "{}", "is a damaged program"),
+        ("program", " " * (2**25 + 1), "has 33,554,433 characters"),
         ("program", '{"graph": {', "entry `program` of the file's metadata is not JSON"),
         ("outputs", "{}", "its metadata has none that can be read"),
         ("node", "torch.ops.aten.from_file.default", "from_file"),

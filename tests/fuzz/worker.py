@@ -36,8 +36,9 @@ from dlgenome.errors import DlgenomeError
 from dlgenome.guards import hdf5
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.checkpoint import LoadedModel, load_model
-from dlgenome.model.exporting import save_exported
+from dlgenome.model.exporting import exported_program, save_exported
 from dlgenome.model.inputs import InputForm, adapt
+from dlgenome.model.safe_files import save_program
 from dlgenome.model.targets import check_targets
 from dlgenome.references.file import open_references
 from dlgenome.regions.bed import read_regions
@@ -213,6 +214,9 @@ def safetensors_files(folder: Path) -> Iterator[bytes]:
     arguments = {"n_filters": 4, "n_layers": 2, "input_length": 2114}
     metadata = {"architecture": "bpnet", "arguments": json.dumps(arguments), "targets": '["counts"]'}
     save_file(dict(BPNet(n_filters=4, n_layers=2).state_dict()), folder / "made", metadata)
+    yield (folder / "made").read_bytes()
+    program, tensors = exported_program(small_network(), 20)
+    save_program(program, tensors, folder / "made", title="a network of one's own", targets=["index:0"])
     yield (folder / "made").read_bytes()
 
 
@@ -441,8 +445,8 @@ def damage_safetensors(content: bytes, rng: random.Random) -> bytes:
         return damage_bytes(content, rng)
     (size,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + size])
-    for key in ("arguments", "targets"):
-        if rng.random() < 0.3:
+    for key in ("arguments", "targets", "program", "outputs"):
+        if key in header["__metadata__"] and rng.random() < 0.3:
             header["__metadata__"][key] = damage_json_text(header["__metadata__"][key].encode(), rng).decode(
                 "utf-8", "replace"
             )
