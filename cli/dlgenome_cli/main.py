@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import signal
-from types import FrameType
+import sys
 from typing import Any
 
 import click
@@ -21,7 +20,7 @@ from dlgenome_cli.merge import merge
 from dlgenome_cli.options import COMMON_SETTINGS, debug_wanted, json_line, log_json_wanted, printable
 from dlgenome_cli.presets import presets
 from dlgenome_cli.rerun import rerun
-from dlgenome_cli.signals import Stopped
+from dlgenome_cli.signals import Stopped, ignore_signals, interrupt_on_signals
 from dlgenome_cli.verify import verify
 
 
@@ -49,7 +48,7 @@ class DlgenomeGroup(click.Group):
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except (Exception, KeyboardInterrupt) as problem:
+        except (Exception, KeyboardInterrupt, Stopped) as problem:
             if debug_wanted(ctx):
                 click.echo(_traceback(problem), err=True, nl=False)
             message, exit_code = _verdict(problem)
@@ -80,7 +79,7 @@ def _verdict(problem: BaseException) -> tuple[str, int]:
     """What to tell the user, and the exit status."""
     if isinstance(problem, DlgenomeError):
         return str(problem), problem.exit_code
-    if isinstance(problem, KeyboardInterrupt):
+    if isinstance(problem, (KeyboardInterrupt, Stopped)):
         cause = str(problem) or "Ctrl-C"
         return (
             f"Stopped by {cause}; no half-written file is left, run the command again.",
@@ -118,15 +117,19 @@ cli.add_command(demo)
 cli.add_command(presets)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
-
-
 def main() -> None:
     """Entry point of the console script."""
-    # A cluster ends a job with SIGTERM: unwind as for Ctrl-C, so that open files are closed.
-    signal.signal(signal.SIGTERM, _stop)
-    cli(prog_name="dlgenome")
+    interrupt_on_signals()
+    try:
+        cli(prog_name="dlgenome")
+    except SystemExit as end:
+        if not end.code:
+            ignore_signals()
+        raise
+    except Stopped as problem:  # before or after the command was in hand
+        message, exit_code = _verdict(problem)
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(exit_code)
 
 
 if __name__ == "__main__":

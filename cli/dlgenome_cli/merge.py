@@ -71,9 +71,10 @@ def merge(scores: tuple[str, ...], output: str, list_outputs: bool, **flags: Any
         click.echo("\n".join(str(path) for path in merged_paths(config).all()))
         return
     from dlgenome_cli.progress import region_progress
+    from dlgenome_cli.signals import refuse_from_here
 
     with region_progress() as progress:
-        summary = join(config, progress)
+        summary = join(config, progress, point_of_no_return=refuse_from_here)
     for line in report(summary, config):
         log.info("%s", line)
 

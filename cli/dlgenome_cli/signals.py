@@ -20,10 +20,42 @@ if TYPE_CHECKING:
 SECONDS_FOR_THE_STEP = 8.0
 """Schedulers kill some time after they have asked; a step that takes longer is given up."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_too_late = threading.Event()
+"""Set when what the command was to make is made."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked for the end; not an Exception, since torch.export swallows those and goes on."""
+class Stopped(BaseException):
+    """A signal asked for the end.
+
+    Not an Exception, since torch.export swallows those and goes on; nor a KeyboardInterrupt, of which click
+    makes an exit status of its own.
+    """
+
+
+def interrupt_on_signals() -> None:
+    """For the whole process: a signal unwinds the command, as Ctrl-C does, so that open files are closed.
+
+    A command that has made what it was to make is not interrupted any more: its exit status would deny it.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not _too_late.is_set():
+            raise Stopped("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+    _too_late.clear()
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
+
+
+def refuse_from_here() -> None:
+    """From here on no signal interrupts the command."""
+    _too_late.set()
+
+
+def ignore_signals() -> None:
+    """For a process that has only to end, in which Python would put its own handlers away first."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -31,6 +63,8 @@ def stop_on_signals(stop: StopRequest) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGUSR1 into a request to stop while the block runs."""
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_too_late:
+            return
         stop.request(signal.Signals(number).name)
         if not stop.waits_for_step:
             raise Stopped(stop.cause)
@@ -46,6 +80,8 @@ def stop_on_signals(stop: StopRequest) -> Iterator[None]:
     try:
         yield
     finally:
+        if stop.is_too_late:
+            refuse_from_here()
         signal.set_wakeup_fd(former)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -65,6 +101,8 @@ def _watch(watched: socket.socket, stop: StopRequest) -> None:
         why = "asked twice"
     except TimeoutError:
         why = f"the step in hand took more than {SECONDS_FOR_THE_STEP:.0f} seconds"
+    if stop.is_too_late:
+        return
     stop.give_up()
     advice = "run again with --resume" if stop.waits_for_step else "run the command again"
     sys.stderr.write(f"\nError: Stopped without waiting ({why}); {advice}.\n")

@@ -78,13 +78,19 @@ def merged_paths(config: MergeConfig) -> OutputPaths:
         return _paths(_complete(config, joining), joining)
 
 
-def merge(config: MergeConfig, progress: Progress | None = None) -> MergeSummary:
+def merge(
+    config: MergeConfig,
+    progress: Progress | None = None,
+    *,
+    point_of_no_return: Callable[[], None] = lambda: None,
+) -> MergeSummary:
     """Write the files of the run that the parts could have been.
 
     Shards, put end to end, give every dataset and identity attribute of the run without shards; the mean of
     folds gives those of `attribute` with all the folds. Rows pass through a few at a time. Only folds stored
-    as float16 are not averaged to the bit, for they were rounded before. Raises DlgenomeError subclasses for
-    anything that the user can mend; checks come before anything is written.
+    as float16 are not averaged to the bit, for they were rounded before. ``point_of_no_return`` is called
+    right before the last file gets its name. Raises DlgenomeError subclasses for anything that the user can
+    mend; checks come before anything is written.
     """
     started = time.monotonic()
     with ExitStack() as stack:
@@ -94,7 +100,7 @@ def merge(config: MergeConfig, progress: Progress | None = None) -> MergeSummary
         lock = stack.enter_context(claimed(paths, overwrite=config.overwrite))
         clear_partial(paths)
         check_space(paths, _bytes_needed(joining, paths))
-        return _join(complete, joining, paths, lock, progress, started)
+        return _join(complete, joining, paths, lock, progress, started, point_of_no_return)
 
 
 def _open(config: MergeConfig, stack: ExitStack) -> Joining:
@@ -155,6 +161,7 @@ def _join(
     lock: Lock,
     progress: Progress | None,
     started: float,
+    point_of_no_return: Callable[[], None],
 ) -> MergeSummary:
     threads = config.threads or default_threads()
     shared, own = joining.split_identity()
@@ -177,6 +184,7 @@ def _join(
             ),
             run_facts=lambda: _facts(config, joining, paths, started),
             check_lock=lock.check,
+            point_of_no_return=point_of_no_return,
         )
     return MergeSummary(
         paths.all(),

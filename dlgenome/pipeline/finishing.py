@@ -52,17 +52,27 @@ def finish(
     threads: int,
     asked: Request,
     check_locks: Callable[[], None],
+    point_of_no_return: Callable[[], None],
 ) -> RunSummary:
     """Write the files of the run, and of each fold where they were asked for.
 
-    ``check_locks`` raises where another run has taken one of the prefixes meanwhile.
+    ``check_locks`` raises where another run has taken one of the prefixes meanwhile; ``point_of_no_return``
+    is called right before the last file gets its name.
     """
     begun = time.monotonic()
     completeness: dict[str, CompletenessSummary] = {}
     # The run's own files come last: their run.json says that everything is there.
     for number in reversed(range(len(paths))):
         completeness = _finish_one(
-            job, paths[number], spools[number], number, seconds, threads, asked, check_locks
+            job,
+            paths[number],
+            spools[number],
+            number,
+            seconds,
+            threads,
+            asked,
+            check_locks,
+            (lambda: None) if number else point_of_no_return,
         )
     # Not before: a run that is killed in between goes on from all the spools.
     for one in paths:
@@ -89,6 +99,7 @@ def _finish_one(
     threads: int,
     asked: Request,
     check_locks: Callable[[], None],
+    point_of_no_return: Callable[[], None],
 ) -> dict[str, CompletenessSummary]:
     """The mean's files are number 0, those of the folds follow."""
     config, begun = job.config, time.monotonic()
@@ -117,6 +128,7 @@ def _finish_one(
         ),
         run_facts=facts,
         check_lock=check_locks,
+        point_of_no_return=point_of_no_return,
         keep_partial=True,
     )
 

@@ -53,7 +53,7 @@ def attribute(
     ``stop`` ends the run between two steps, with Interrupted; it can then be resumed. Raises DlgenomeError
     subclasses for anything that the user can mend; checks come before the model runs.
     """
-    started = time.monotonic()
+    started, stop = time.monotonic(), stop or StopRequest()
     threads = config.threads or default_threads()
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -61,6 +61,7 @@ def attribute(
     with ExitStack() as stack:
         locks = [stack.enter_context(_claimed(config, one)) for one in paths]
         if config.resume and _is_finished(config, paths, stdin):
+            stop.refuse_from_here()
             for one in paths:
                 abandon(one)  # of a run that was killed after its last file had its name
             summary = already_finished(config, paths)
@@ -77,7 +78,7 @@ def attribute(
                 for one in paths
             ]
             checked = time.monotonic()
-            job = _score(job, asked, spools, locks, threads, progress, stop or StopRequest())
+            job = _score(job, asked, spools, locks, threads, progress, stop)
             seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
 
             def check_locks() -> None:
@@ -85,7 +86,7 @@ def attribute(
                     lock.check()
 
             check_locks()
-            summary = finish(job, paths, spools, seconds, threads, asked, check_locks)
+            summary = finish(job, paths, spools, seconds, threads, asked, check_locks, stop.refuse_from_here)
     _gate(config, summary)
     return summary
 

@@ -17,6 +17,8 @@ class StopRequest:
         self.cause = ""
         self.waits_for_step = False
         """Whether the run is where it looks at the request; elsewhere it is to be interrupted on the spot."""
+        self.is_too_late = False
+        """Whether the run is as good as finished: from here on nothing may end it as if it were not."""
         self._last_words: list[Callable[[], None]] = []
 
     @property
@@ -29,6 +31,10 @@ class StopRequest:
         if not self._event.is_set():
             self.cause = cause
             self._event.set()
+
+    def refuse_from_here(self) -> None:
+        """The last file is about to get its name: who asks later gets a finished run."""
+        self.is_too_late = True
 
     def check(self) -> None:
         """Raise Interrupted when the run was asked to stop."""

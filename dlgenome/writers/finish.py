@@ -57,14 +57,16 @@ def finish_run(
     *,
     run_facts: Callable[[], Mapping[str, Any]],
     check_lock: Callable[[], None] = lambda: None,
+    point_of_no_return: Callable[[], None] = lambda: None,
     keep_partial: bool = False,
 ) -> dict[str, CompletenessSummary]:
     """Make every final file, name them with ``run.json`` last; then remove ``PREFIX.partial`` or keep it.
 
     Returns how well the contributions of each target add up, which also goes into ``run.json`` beside the
     given ``run_facts`` and the SHA-256 of every other file. ``check_lock`` raises where another run has taken
-    the prefix meanwhile. Raises Interrupted when the disk is full or fails; whatever has its final name by
-    then is whole, and there is no ``run.json``.
+    the prefix meanwhile, and ``point_of_no_return`` is called right before ``run.json`` gets its name. Raises
+    Interrupted when the disk is full or fails; whatever has its final name by then is whole, and there is no
+    ``run.json``.
     """
     spool.close()
     _check_room(paths)
@@ -83,7 +85,7 @@ def finish_run(
     write_skipped(paths.inside_partial(paths.skipped_tsv), all_skipped)
     facts = {"completeness": completeness, **_files(paths), **run_facts()}
     write_run_json(paths.inside_partial(paths.run_json), facts)
-    _publish(paths, check_lock)
+    _publish(paths, check_lock, point_of_no_return)
     if not keep_partial:
         abandon(paths)
     return completeness
@@ -147,7 +149,9 @@ def _in_input_order(*parts: Sequence[SkippedRegion]) -> Iterator[SkippedRegion]:
         yield parts[part][int(place - part_ends[part])]
 
 
-def _publish(paths: OutputPaths, check_lock: Callable[[], None]) -> None:
+def _publish(
+    paths: OutputPaths, check_lock: Callable[[], None], point_of_no_return: Callable[[], None]
+) -> None:
     """Sync every file, then rename; an older ``run.json`` goes first, for it vouches for the older files."""
     folder = paths.prefix.parent
     with clear_write_errors(paths.run_json):
@@ -160,5 +164,6 @@ def _publish(paths: OutputPaths, check_lock: Callable[[], None]) -> None:
         for path in others:
             paths.inside_partial(path).replace(path)
         sync(folder)
+        point_of_no_return()
         paths.inside_partial(run_json).replace(run_json)
         sync(folder)

@@ -131,3 +131,59 @@ def test_nobody_is_waited_for_when_all_is_done(action: Callable[[], None]) -> No
     with stop_on_signals(StopRequest()), suppress(Stopped):
         action()
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_as_good_as_finished_is_not_interrupted(number: signal.Signals) -> None:
+    stop = StopRequest()
+    with stop_on_signals(stop):
+        stop.refuse_from_here()
+        os.kill(os.getpid(), number)
+    assert not stop.requested
+
+
+COMMAND = """
+import atexit, importlib.util, os, sys
+import click
+from dlgenome_cli import main, signals
+
+spec = importlib.util.spec_from_file_location("stopping", sys.argv[1])
+stopping = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stopping)
+number, moments = int(sys.argv[2]), sys.argv[3].split(",")
+
+def moment(name):
+    if name in moments:
+        os.kill(os.getpid(), number)
+
+@main.cli.command()
+@click.option("--flag", callback=lambda *_: moment("flags"))
+def work(flag):
+    stop = stopping.StopRequest()
+    with signals.stop_on_signals(stop):
+        moment("before")
+        stop.refuse_from_here()
+        moment("named")
+    moment("said")
+
+atexit.register(moment, "exit")
+sys.argv = ["dlgenome", "work"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moments", "status"),
+    [("named", 0), ("said", 0), ("exit", 0), ("named,said,exit", 0), ("flags", 75), ("before", 75)],
+)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_exit_status_says_whether_the_files_are_there(
+    number: signal.Signals, moments: str, status: int
+) -> None:
+    assert dlgenome.__file__ is not None
+    stopping = Path(dlgenome.__file__).parent / "pipeline" / "stopping.py"
+    command = [sys.executable, "-c", COMMAND, str(stopping), str(int(number)), moments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.count("\n") == (status != 0)
+    assert ("Error: Stopped by" in done.stderr) == (status != 0)

@@ -76,7 +76,8 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(
             if status:
                 kills += 1
                 assert time.monotonic() - asked < SECONDS_TO_STOP
-                assert not prefix.with_name(f"{prefix.name}.run.json").exists()
+                # SIGKILL alone can come between the last name and the exit.
+                assert name == "SIGKILL" or not prefix.with_name(f"{prefix.name}.run.json").exists()
             if name == "SIGKILL" and status and chance.random() < 0.5:
                 cut_power(prefix.with_name(f"{prefix.name}.partial") / "scores.spool", chance)
             resumed += "of them before" in process.said

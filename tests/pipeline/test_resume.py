@@ -17,7 +17,7 @@ import pytest
 
 from dlgenome.config import RunConfig
 from dlgenome.errors import CompletenessError, InputError, Interrupted, UsageError
-from dlgenome.pipeline import attribute
+from dlgenome.pipeline import StopRequest, attribute
 from dlgenome.scores import ScoresFile
 
 Config = Callable[..., RunConfig]
@@ -67,6 +67,27 @@ def test_folds_kept_each_are_resumed_together(
     attribute(config(resume=True, **options))
     for prefix in ("", ".fold-1", ".fold-2"):
         assert_equal(tmp_path / f"run{prefix}", tmp_path / f"whole{prefix}")
+
+
+def test_a_run_can_be_stopped_until_its_last_file_gets_its_name(
+    config: Config, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"folds": (inputs / "fold1.pt",), "per_fold": True, "limit": 4}
+    rename, stop = os.replace, StopRequest()
+    too_late: dict[str, bool] = {}
+
+    def watched(source: Path, target: Path) -> None:
+        too_late[Path(target).name] = stop.is_too_late
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    attribute(config(**options), stop=stop)
+    named = [name for name in too_late if (tmp_path / name).is_file()]
+    assert set(named) == {path.name for path in tmp_path.glob("run.*")}
+    assert [name for name in named if too_late[name]] == ["run.run.json"]
+    again = StopRequest()
+    assert attribute(config(resume=True, **options), stop=again).was_finished
+    assert again.is_too_late
 
 
 @pytest.mark.parametrize("n_renamed", [0, 3, 9, 12])
