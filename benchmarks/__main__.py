@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from benchmarks.constructs_command import constructs
+from benchmarks.growth_command import growth
 from benchmarks.near_zero_command import near_zero
 from dlgenome.config import default_threads
 
@@ -195,6 +196,7 @@ def memory(sizes: tuple[int, ...], length: int, at_most_bytes: float | None, thr
 
 
 main.add_command(constructs)
+main.add_command(growth)
 main.add_command(near_zero)
 
 if __name__ == "__main__":

@@ -129,6 +129,21 @@ class Case:
         return ceil(self.sequences * self.n_references / n_references)
 
 
+def sized_bpnet(n_filters: int, length: int) -> Case:
+    """BPNet with its counts head in another size; half of the window is averaged over, as at 2114 bases."""
+    margin = min(520, length // 4)
+    title = f"BPNet, {n_filters} filters, 8 dilated layers, {length} bp, counts"
+    return Case(title, lambda: BPNetCounts(n_filters, 8, margin), length)
+
+
+def named(name: str) -> Case:
+    """The case of that name; `bpnet/FILTERS/LENGTH` is one of another size."""
+    if name.startswith("bpnet/"):
+        _, n_filters, length = name.split("/")
+        return sized_bpnet(int(n_filters), int(length))
+    return CASES[name]
+
+
 CASES = {
     "bpnet-64": Case(
         "BPNet, 64 filters, 8 dilated layers, 2114 bp, counts", lambda: BPNetCounts(64, 8, 520), 2114

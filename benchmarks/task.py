@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import Case, named
 
 Scores = NDArray[np.floating[Any]]
 Explain = Callable[[], Scores]
@@ -35,7 +35,7 @@ class Task:
     @property
     def facts(self) -> Case:
         """The case by its name."""
-        return CASES[self.case]
+        return named(self.case)
 
     @property
     def dtype(self) -> torch.dtype:
