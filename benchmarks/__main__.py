@@ -13,9 +13,9 @@ import click
 from benchmarks.constructs_command import constructs
 from benchmarks.growth_command import growth
 from benchmarks.near_zero_command import near_zero
+from benchmarks.runs_command import end_to_end, memory
 from dlgenome.config import default_threads
 
-MEBIBYTE = 2**20
 CASE_NAMES = ("bpnet-64", "chrombpnet-512", "basset", "deepsea", "attention", "tiny")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -136,68 +136,11 @@ def _contender(peer: str, python: Path | None, batch_size: int | None, allocator
     )
 
 
-@main.command("end-to-end")
-@click.option("--regions", type=click.IntRange(min=1), default=200, help="Simulated regions of 2114 bases.")
-@click.option("--n-filters", type=click.IntRange(min=1), default=64, help="Of the BPNet.")
-@click.option("--n-layers", type=click.IntRange(min=1), default=8, help="Dilated layers of the BPNet.")
-@click.option("--n-references", type=click.IntRange(min=1), default=20)
-@threads_option
-def end_to_end(regions: int, n_filters: int, n_layers: int, n_references: int, threads: int | None) -> None:
-    """Time `dlgenome attribute` from its start to its end, and what the time goes to."""
-    from benchmarks import command, machine, report
-
-    threads = threads or default_threads()
-    flags = ("--n-references", str(n_references))
-    facts = machine.facts(threads)
-    done = command.end_to_end(regions, n_filters, n_layers, flags, threads)
-    rest = done.seconds - sum(done.parts.values())
-    parts = {**done.parts, "start-up and the rest": rest, "in all": done.seconds}
-    rows = [(name, f"{took:.2f}", f"{took / done.seconds:.0%}") for name, took in parts.items()]
-    click.echo(
-        f"{regions} regions, BPNet with {n_filters} filters and {n_layers} dilated layers, "
-        f"{n_references} references: {regions / done.seconds:.2f} regions/s, "
-        f"peak memory {done.peak_memory_bytes / MEBIBYTE:.0f} MiB\n"
-    )
-    click.echo(report.table(("part", "seconds", "share"), rows) + "\n\n" + report.facts_text(facts))
-
-
-@main.command()
-@click.option(
-    "--regions",
-    "sizes",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(1_000, 10_000, 100_000),
-    help="Regions of a run; two or more, growing.",
-)
-@click.option("--length", type=click.IntRange(min=20), default=64, help="Bases of a window.")
-@click.option(
-    "--at-most-bytes",
-    type=float,
-    help="Exit with status 1 where a region of the last run costs more memory than this.",
-)
-@threads_option
-def memory(sizes: tuple[int, ...], length: int, at_most_bytes: float | None, threads: int | None) -> None:
-    """Time runs of more and more regions with a tiny network, and tell how much memory a region takes.
-
-    That is the difference between the peaks of two runs, divided by that between their numbers of regions.
-    """
-    from benchmarks import command, machine, report
-
-    if len(sizes) < 2 or sorted(set(sizes)) != list(sizes):
-        raise click.UsageError("Give --regions twice or more, each time a larger number.")
-    threads = threads or default_threads()
-    facts = machine.facts(threads)
-    runs = command.memory(sizes, length, threads)
-    click.echo(report.memory_text(runs) + f"\n\n{report.facts_text(facts)}")
-    found = report.bytes_a_region(runs[-2], runs[-1])
-    if at_most_bytes is not None and found > at_most_bytes:
-        raise click.ClickException(f"A region takes {found:.0f} bytes of memory, above {at_most_bytes:g}.")
-
-
 main.add_command(constructs)
 main.add_command(growth)
 main.add_command(near_zero)
+main.add_command(end_to_end)
+main.add_command(memory)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES
-from benchmarks.command import Run
 from benchmarks.compare import Comparison, Timing, spread
 
 MEBIBYTE = 2**20
-LARGE_FILES = (".h5", ".bw", ".bed")
 ROUNDING = 0.01
 """Share of the largest contribution that no precision here loses: more comes from another rule."""
 HEADER = (
@@ -110,33 +108,6 @@ def _times(ratios: Sequence[float]) -> str:
         return ""
     found = spread(ratios)
     return f"{found.median:.2f}x ({found.minimum:.2f}-{found.maximum:.2f})"
-
-
-def bytes_a_region(smaller: Run, larger: Run) -> float:
-    """How much more memory the larger run takes at its peak, for each region that it has more."""
-    more = larger.peak_memory_bytes - smaller.peak_memory_bytes
-    return more / (larger.regions - smaller.regions)
-
-
-def memory_text(runs: Sequence[Run]) -> str:
-    """A table of runs, each compared with the one above it."""
-    header = ("regions", "seconds", "scoring", "finishing", "its share", "peak memory", "bytes a region")
-    rows = []
-    for place, run in enumerate(runs):
-        finishing = run.parts["writing"]
-        rows.append(
-            (
-                f"{run.regions:,}",
-                f"{run.seconds:.1f}",
-                f"{run.parts['scoring']:.1f}",
-                f"{finishing:.1f}",
-                f"{finishing / run.seconds:.0%}",
-                f"{run.peak_memory_bytes / MEBIBYTE:.1f} MiB",
-                f"{bytes_a_region(runs[place - 1], run):.0f}" if place else "",
-                *(f"{run.file_bytes.get(ending, 0) / MEBIBYTE:.1f} MiB" for ending in LARGE_FILES),
-            )
-        )
-    return table((*header, *LARGE_FILES), rows)
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:

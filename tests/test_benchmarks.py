@@ -424,3 +424,19 @@ def test_one_size_tells_nothing_of_a_region() -> None:
     done = CliRunner().invoke(main, ["memory", "--regions", "10"])
     assert done.exit_code == 2
     assert "twice or more" in done.output
+
+
+def test_the_time_of_a_run_is_split_into_parts_that_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"checks": 1.0, "scoring": 20.0, "writing": 2.0, "scoring_model": 17.0, "scoring_waiting": 1.5}
+    parts |= {"scoring_spooling": 0.5, "scoring_reading": 3.0, "scoring_references": 1.25}
+    run = command.Run(1000, 25.0, parts, 2**30, 2**29)
+    monkeypatch.setattr(command, "end_to_end", lambda *_: run)
+    done = CliRunner().invoke(main, ["end-to-end", "--regions", "1000"], catch_exceptions=False)
+    assert "20 references: 1000 regions, 40.00 regions/s, peak memory 1024 MiB" in done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("|") and "%" in line]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines]
+    in_turn = [float(seconds) for name, seconds, _ in rows[:7]]
+    assert in_turn == [2.0, 1.0, 17.0, 1.5, 0.5, 1.0, 2.0]
+    assert rows[7] == ["in all", "25.00", "100.0%"]
+    assert rows[9] == ["drawing references, in a second thread", "1.25", "5.0%"]
+    assert "drawing references: 5.00% of the run, 6.25% of scoring" in done.output
