@@ -17,7 +17,7 @@ file_option = click.Path(dir_okay=False, path_type=Path)
     "--sweep", "names", type=click.Choice(SWEEPS), multiple=True, help="What grows. [default: all, in turn]"
 )
 @click.option(
-    "--turns", type=click.IntRange(min=1), default=3, help="Timed for each size; the median counts."
+    "--turns", type=click.IntRange(min=1), default=3, help="Timed for each size; the fastest counts."
 )
 @click.option("--quick", is_flag=True, show_default=False, help="Try it out: two tiny sizes of each.")
 @click.option(

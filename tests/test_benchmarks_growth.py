@@ -79,7 +79,7 @@ def test_every_sweep_is_measured_tabled_written_and_drawn(
     by_name = {sweep["name"]: sweep for sweep in written}
     assert [point["seconds"] for point in by_name["regions"]["points"]] == [9.0, 14.0]
     assert [point["size"] for point in by_name["window"]["points"]] == [200, 300]
-    assert [point["seconds"] for point in by_name["filters"]["points"]] == [2.0, 2.0]
+    assert [point["seconds"] for point in by_name["filters"]["points"]] == [1.0, 1.0]
     assert by_name["references"]["memory_exponent"]["overall"] == pytest.approx(1.0)
     assert "| regions " in done.output
     assert "| exponents of " in done.output
