@@ -29,16 +29,11 @@ threads_option: Option = click.option(
 file_option = click.Path(dir_okay=False, path_type=Path)
 
 
-class BatchSizeType(click.ParamType[Any]):
-    """A number of pairs, or "best"."""
-
-    name = "INTEGER|best"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or the word."""
-        if value == "best":
-            return value
-        return click.IntRange(min=1).convert(value, param, ctx)
+def _batch_size(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """A number of pairs, the word "best" or None."""
+    if value is None or value == "best":
+        return value
+    return click.IntRange(min=1)(value, parameter, context)
 
 
 @click.group(invoke_without_command=True, context_settings={"show_default": True})
@@ -60,7 +55,8 @@ class BatchSizeType(click.ParamType[Any]):
 )
 @click.option(
     "--peer-batch-size",
-    type=BatchSizeType(),
+    metavar="INTEGER|best",
+    callback=_batch_size,
     help="Pairs a step; best: as it comes, and at the fastest of 8, 16, ... 256. [default: as it comes]",
 )
 @click.option(

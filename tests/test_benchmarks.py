@@ -305,6 +305,8 @@ def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
     found = Comparison("bpnet-64", "float32", 4, 20, (ours, peer), BOUND)
     assert found.ratios(peer) == (7.0, 8.0, 9.0)
     assert found.ratios(ours) == ()
+    written = json.loads(report.as_json({}, [found]))["comparisons"][0]["timings"]
+    assert [each["ratio"] for each in written] == [None, {"median": 8.0, "minimum": 7.0, "maximum": 9.0}]
     text = report.comparison_text(found)
     assert "8.00x (7.00-9.00)" in text
     assert "4.5e+03 (1.75e+03-2e+04)" in text, "milliseconds a sequence: 18 s, 7 s and 80 s for 4 sequences"
