@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlgenome.attribution.kernels import Floats, Scalar, in_threads, is_worth_it
+from dlgenome.attribution.kernels import in_threads, is_worth_it
 from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.slopes import Floats, Scalar
 from dlgenome.compiled import compiled
 
 Places = NDArray[np.int32]
@@ -36,54 +37,103 @@ class Windows:
 
 
 @compiled
-def _maxima(
-    rows: Floats, top: Floats, place: Places, width: int, stride: int, padding: int, dilation: int
-) -> None:
-    """The maximum of each window of (rows, positions, channels), and where it is; the first of equal ones."""
-    positions, channels = rows.shape[1], rows.shape[2]
-    for row in range(rows.shape[0]):
-        for window in range(top.shape[1]):
-            best, at = top[row, window], place[row, window]
-            best[:] = -np.inf
-            for step in range(width):
-                position = window * stride - padding + step * dilation
-                if 0 <= position < positions:
-                    values = rows[row, position]
-                    for channel in range(channels):
-                        value = values[channel]
-                        # not a number stays, as in torch
-                        larger = value > best[channel] or value != value
-                        best[channel] = value if larger else best[channel]
-                        at[channel] = position if larger else at[channel]
+def _first_inside(window: int, stride: int, padding: int, dilation: int) -> int:
+    """The first position of a window that is not padding."""
+    position = window * stride - padding
+    while position < 0:
+        position += dilation
+    return position
 
 
 @compiled
-def _scatter(
+def _maximum(
+    values: Floats,
+    best: Floats,
+    at: Places,
+    window: int,
+    width: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> None:
+    """The maximum of one window of (positions, channels), and where it is; the first of equal ones."""
+    best[:] = -np.inf
+    at[:] = _first_inside(window, stride, padding, dilation)
+    for step in range(width):
+        position = window * stride - padding + step * dilation
+        if 0 <= position < values.shape[0]:
+            here = values[position]
+            for channel in range(values.shape[1]):
+                value = here[channel]
+                # not a number stays, as in torch
+                larger = value > best[channel] or value != value
+                best[channel] = value if larger else best[channel]
+                at[channel] = position if larger else at[channel]
+
+
+@compiled
+def _maxima(
+    rows: Floats, top: Floats, place: Places, width: int, stride: int, padding: int, dilation: int
+) -> None:
+    """The maximum of each window of (rows, positions, channels), and where it is."""
+    for row in range(rows.shape[0]):
+        for window in range(top.shape[1]):
+            _maximum(
+                rows[row], top[row, window], place[row, window], window, width, stride, padding, dilation
+            )
+
+
+@compiled
+def _back(
     x: Floats,
     top_x: Floats,
     at_x: Places,
     r: Floats,
-    top_r: Floats,
-    at_r: Places,
     m: Floats,
     out: Floats,
+    width: int,
+    stride: int,
+    padding: int,
+    dilation: int,
     one: Scalar,
     zero: Scalar,
 ) -> None:
-    """Every window's multiplier to the position that made its difference; pairs of one sequence."""
-    channels = r.shape[2]
+    """Every window's multiplier to the position that made its difference; pairs of one sequence.
+
+    Loops over channels look at every position of a window instead of going to one of them: such loops become
+    vector instructions. ``out`` may hold anything.
+    """
+    positions, channels = r.shape[1], r.shape[2]
+    side_by_side = stride == width and dilation == 1
+    covered = min(positions, m.shape[1] * stride - padding) if side_by_side else 0
+    top, gap, share = np.empty(channels, r.dtype), np.empty(channels, r.dtype), np.empty(channels, r.dtype)
+    at, winner = np.empty(channels, np.int32), np.empty(channels, np.int32)
     for pair in range(r.shape[0]):
-        for window in range(top_r.shape[1]):
+        out[pair, covered:] = zero
+        for window in range(m.shape[1]):
+            _maximum(r[pair], top, at, window, width, stride, padding, dilation)
+            high, place, above = top_x[window], at_x[window], m[pair, window]
             for channel in range(channels):
-                high_x, high_r = top_x[window, channel], top_r[pair, window, channel]
-                place_x, place_r = at_x[window, channel], at_r[pair, window, channel]
-                rise = high_x - high_r
-                winner = place_x if high_x >= high_r else place_r
-                if rise == zero:
-                    share = one if place_x == place_r else zero
-                else:
-                    share = rise / (x[winner, channel] - r[pair, winner, channel])
-                out[pair, winner, channel] += share * m[pair, window, channel]
+                winner[channel] = place[channel] if high[channel] >= top[channel] else at[channel]
+            for step in range(width):
+                position = window * stride - padding + step * dilation
+                if 0 <= position < positions:
+                    one_x, one_r = x[position], r[pair, position]
+                    for channel in range(channels):
+                        difference = one_x[channel] - one_r[channel]
+                        gap[channel] = difference if winner[channel] == position else gap[channel]
+            for channel in range(channels):
+                rise = high[channel] - top[channel]
+                still = one if place[channel] == at[channel] else zero
+                part = rise / gap[channel]
+                share[channel] = (still if rise == zero else part) * above[channel]
+            for step in range(width):
+                position = window * stride - padding + step * dilation
+                if 0 <= position < positions:
+                    below = out[pair, position]
+                    for channel in range(channels):
+                        before = zero if side_by_side else below[channel]
+                        below[channel] = before + (share[channel] if winner[channel] == position else zero)
 
 
 def pooled(value: Tensor, windows: Windows, count: int) -> Tensor | None:
@@ -110,19 +160,16 @@ def pool_multiplier(
     if x is None or r is None or not suits:
         return None
     m = multiplier.transpose(1, 2).contiguous().numpy()
-    out, count = np.zeros_like(r), m.shape[1]
+    out, count = np.empty_like(r), m.shape[1]
     top_x, at_x = _find(x, windows, count)
     one, zero = r.dtype.type(1), r.dtype.type(0)
 
     def work(first: int, last: int) -> None:
-        top_r, at_r = _empty(r[first:last], count)
-        _maxima(r[first:last], top_r, at_r, *windows.numbers)
         for sequence in range(first // step.references, -(-last // step.references)):
             low = max(first, sequence * step.references)
             part = slice(low, min(last, (sequence + 1) * step.references))
-            own = slice(part.start - first, part.stop - first)
             known = (x[sequence], top_x[sequence], at_x[sequence])
-            _scatter(*known, r[part], top_r[own], at_r[own], m[part], out[part], one, zero)
+            _back(*known, r[part], m[part], out[part], *windows.numbers, one, zero)
 
     in_threads(work, step.pairs)
     return torch.from_numpy(out).transpose(1, 2)
@@ -144,4 +191,4 @@ def _find(rows: Floats, windows: Windows, count: int) -> tuple[Floats, Places]:
 
 def _empty(rows: Floats, count: int) -> tuple[Any, Any]:
     shape = (len(rows), count, rows.shape[2])
-    return np.empty(shape, rows.dtype), np.zeros(shape, np.int32)
+    return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
