@@ -141,7 +141,7 @@ def pooled(value: Tensor, windows: Windows, count: int) -> Tensor | None:
 
     None where the value does not suit; the caller then takes the plain path.
     """
-    rows = _channels_last(value)
+    rows = _channels_last(value) if is_worth_it(value) else None
     if rows is None:
         return None
     return torch.from_numpy(_find(rows, windows, count)[0]).transpose(1, 2)
@@ -156,7 +156,7 @@ def pool_multiplier(
     plain path.
     """
     x, r = _channels_last(sequences), _channels_last(references)
-    suits = multiplier.dtype is references.dtype and not multiplier.requires_grad
+    suits = is_worth_it(references) and multiplier.dtype is references.dtype and not multiplier.requires_grad
     if x is None or r is None or not suits:
         return None
     m = multiplier.transpose(1, 2).contiguous().numpy()
@@ -177,7 +177,7 @@ def pool_multiplier(
 
 def _channels_last(value: Tensor) -> Floats | None:
     """(rows, positions, channels) of a value that lies so in memory."""
-    if value.dim() != 3 or not is_worth_it(value) or not value.transpose(1, 2).is_contiguous():
+    if value.dim() != 3 or not value.transpose(1, 2).is_contiguous():
         return None
     rows: Floats = value.transpose(1, 2).numpy()
     return rows
