@@ -77,7 +77,7 @@ def relu_multiplier(
     result = kept if spare else torch.empty_like(kept)
     x = _array(sequences.permute(order).reshape(step.sequences, -1))
     r, m, out = (_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
-    constants, is_narrow = _numbers(multiplier.dtype), references.dtype is torch.bfloat16
+    constants, is_narrow = scalars(multiplier.dtype), references.dtype is torch.bfloat16
     rows = narrow_relu_rows if is_narrow else _relu_rows
     rows_over = narrow_relu_rows_over if is_narrow else _relu_rows_over
 
@@ -95,7 +95,7 @@ def relu_multiplier(
 
 def add_relu(total: Tensor, value: Tensor) -> bool:
     """Add the ReLU of a value to ``total`` in its place; False, and nothing done, where they do not suit."""
-    kernel, zero = _add_relu if value.dtype is total.dtype else add_narrow_relu, _numbers(total.dtype)[2]
+    kernel, zero = _add_relu if value.dtype is total.dtype else add_narrow_relu, scalars(total.dtype)[2]
     return _in_place(lambda sums, terms: kernel(sums, terms, zero), total, value)
 
 
@@ -134,7 +134,7 @@ def is_worth_it(value: Tensor) -> bool:
     return known and value.numel() >= MIN_ELEMENTS
 
 
-def _numbers(dtype: torch.dtype) -> tuple[Scalar, Scalar, Scalar]:
+def scalars(dtype: torch.dtype) -> tuple[Scalar, Scalar, Scalar]:
     """The smallest positive number, one and zero, as numpy scalars of the precision."""
     scalar = np.float32 if dtype is torch.float32 else np.float64
     return scalar(torch.finfo(dtype).tiny), scalar(1), scalar(0)

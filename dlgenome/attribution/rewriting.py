@@ -12,10 +12,11 @@ from torch import Tensor
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.narrow import NarrowConvolution
 from dlgenome.attribution.precise import precise_steps
-from dlgenome.attribution.rules.base import Ref, Rule
+from dlgenome.attribution.rules.base import Ref, Rule, aten
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution, SamePadding
 from dlgenome.attribution.rules.elementwise import Relu
 from dlgenome.attribution.rules.linear import Add, BatchNorm, Dense, batch_norm_factor
+from dlgenome.attribution.rules.pooling import POOL, PooledRelu
 from dlgenome.attribution.rules.residual import RESIDUAL_RELU
 
 _WEIGHTED = (Convolution, SamePadding, AnyConvolution, Dense)
@@ -26,10 +27,10 @@ def put_together(program: Program) -> Program:
     """The program with fewer passes over memory; the same but for rounding.
 
     A batch normalisation of what a convolution or a dense layer makes becomes part of their weights, and
-    ``a + relu(b)`` one operation, wherever nothing else reads what lies between. Not among the last
-    operations, which are few numbers in float64.
+    ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
+    what lies between. Not among the last operations, which are few numbers in float64.
     """
-    return _with_added_relus(_with_normalised_weights(program))
+    return _with_relus_inside(_with_normalised_weights(program))
 
 
 def _with_normalised_weights(program: Program) -> Program:
@@ -102,13 +103,19 @@ def _without(program: Program, gone: set[str]) -> Program:
     return replace(program, steps=tuple(s for s in program.steps if s.call.name not in gone), infos=infos)
 
 
-def _with_added_relus(program: Program) -> Program:
+def _with_relus_inside(program: Program) -> Program:
     precise, makers, readers = precise_steps(program), _makers(program), _readers(program)
     steps: list[Step] = []
     gone: set[str] = set()
     for step in program.steps:
-        relu = None if step.call.name in precise else _added_relu(step, makers, readers)
-        steps.append(step if relu is None else _residual(step, relu))
+        made, relu = step, None
+        if step.call.name in precise:
+            pass
+        elif (relu := _added_relu(step, makers, readers)) is not None:
+            made = _residual(step, relu)
+        elif (relu := _pooled_relu(step, makers, readers)) is not None:
+            made = _pool(step, relu)
+        steps.append(made)
         if relu is not None:
             gone.add(relu.call.name)
     return _without(replace(program, steps=tuple(steps)), gone)
@@ -134,3 +141,17 @@ def _residual(step: Step, relu: Step) -> Step:
     infos = (call.output, relu.call.input_infos[0])
     fused = replace(call, op="add(relu)", args=inputs, kwargs={}, inputs=inputs, input_infos=infos)
     return Step(fused, RESIDUAL_RELU)
+
+
+def _pooled_relu(step: Step, makers: Mapping[str, Step], readers: Counter[str]) -> Step | None:
+    """The ReLU of what is pooled over positions, or None."""
+    if step.rule is not POOL or step.call.op is not aten.max_pool1d.default:
+        return None
+    return _alone(step, makers, readers, Relu)
+
+
+def _pool(step: Step, relu: Step) -> Step:
+    pool, below = step.call, relu.call
+    args = (below.args[0], *pool.args[1:])
+    call = replace(pool, op="max_pool1d(relu)", args=args, inputs=below.inputs, input_infos=below.input_infos)
+    return Step(call, PooledRelu(below, pool))
