@@ -6,22 +6,39 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from benchmarks.constructs_command import constructs
+from benchmarks.growth_command import growth
 from benchmarks.near_zero_command import near_zero
+from benchmarks.runs_command import end_to_end, memory
 from dlgenome.config import default_threads
 
-MEBIBYTE = 2**20
-CASE_NAMES = ("bpnet-64", "chrombpnet-512", "basset", "deepsea", "attention", "tiny")
+CASE_NAMES = (
+    *("bpnet-64", "bpnet-ctcf", "chrombpnet-512", "chrombpnet-512-both", "basset", "deepsea", "attention"),
+    *("tiny", "tiny-both"),
+)
+BatchSize = int | Literal["best"] | None
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 threads_option: Option = click.option(
     "--threads", type=click.IntRange(min=1), help="Processor threads of every program. [default: all]"
 )
 file_option = click.Path(dir_okay=False, path_type=Path)
+
+
+class BatchSizeType(click.ParamType[Any]):
+    """A number of pairs, or "best"."""
+
+    name = "INTEGER|best"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word."""
+        if value == "best":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
 
 
 @click.group(invoke_without_command=True, context_settings={"show_default": True})
@@ -41,18 +58,28 @@ file_option = click.Path(dir_okay=False, path_type=Path)
     show_envvar=True,
     help="Interpreter that has the other program. [default: .venv-peers, made when missing]",
 )
-@click.option("--peer-batch-size", type=click.IntRange(min=1), help="[default: as it comes]")
+@click.option(
+    "--peer-batch-size",
+    type=BatchSizeType(),
+    help="Pairs a step; best: as it comes, and at the fastest of 8, 16, ... 256. [default: as it comes]",
+)
 @click.option(
     "--peer-allocator",
-    type=click.Choice(["as-it-comes", "keeps-memory"]),
+    type=click.Choice(["as-it-comes", "keeps-memory", "both"]),
     default="as-it-comes",
     help="keeps-memory: glibc is told not to give freed memory back, as dlgenome tells it by itself.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16", "float64"]),
+    type=click.Choice(["float32", "tf32", "bfloat16", "float64"]),
     default="float32",
-    help="Of every program; with bfloat16 the other program stays in float32.",
+    help="Of every program; with tf32 (CUDA only) and bfloat16 the other program is as torch comes.",
+)
+@click.option("--device", default="cpu", help="Of every program: cpu, cuda or cuda:N.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="BPNet whose weights --case bpnet-ctcf runs with.",
 )
 @click.option("--pairs", type=click.IntRange(min=1), default=7, help="Turns of each program.")
 @click.option(
@@ -86,9 +113,11 @@ def speed(
     peer: str,
     no_peer: bool,
     peer_python: Path | None,
-    peer_batch_size: int | None,
+    peer_batch_size: BatchSize,
     peer_allocator: str,
     precision: str,
+    device: str,
+    checkpoint: Path | None,
     pairs: int,
     sequences: int | None,
     references: tuple[int, ...],
@@ -98,15 +127,26 @@ def speed(
 ) -> None:
     """Measure, print and write what was asked for."""
     from benchmarks import machine, report
-    from benchmarks.compare import OURS, Plan, compare
+    from benchmarks.compare import Plan, compare
+    from benchmarks.contenders import OURS, setups
+    from benchmarks.processes import peer_python as python_of_peers
 
+    if peer == "captum" and peer_batch_size is not None:
+        raise click.UsageError("captum takes all references of a sequence in one step: no --peer-batch-size.")
+    cases = ("tiny",) if quick else cases
+    _check_checkpoint(cases, checkpoint)
+    device = _resolved(device, precision)
     contenders = [OURS]
     if not no_peer:
-        contenders.append(_contender(peer, peer_python, peer_batch_size, peer_allocator))
-    plan = Plan(precision, threads or default_threads(), 2 if quick else pairs, sequences)
-    facts = machine.facts(plan.threads)
+        python = OURS.python if peer == "dlgenome" else python_of_peers(peer_python)
+        contenders += setups(peer, python, peer_batch_size, peer_allocator)
+    turns = 2 if quick else pairs
+    plan = Plan(
+        precision, threads or default_threads(), turns, sequences, checkpoint=checkpoint, device=device
+    )
+    facts = machine.facts(plan.threads, device)
     comparisons = []
-    for case, count in product(("tiny",) if quick else cases, references or (None,)):
+    for case, count in product(cases, references or (None,)):
         comparisons.append(compare(case, contenders, replace(plan, references=count)))
         click.echo(report.comparison_text(comparisons[-1]) + "\n")
     click.echo(report.facts_text(facts))
@@ -118,84 +158,38 @@ def speed(
         report.plot(plot_file, facts, comparisons)
 
 
-def _contender(peer: str, python: Path | None, batch_size: int | None, allocator: str) -> Any:
-    from benchmarks.compare import OURS, Contender
-    from benchmarks.processes import KEEPS_FREED_MEMORY, peer_python
+def _check_checkpoint(cases: tuple[str, ...], checkpoint: Path | None) -> None:
+    """A trained case and its file go together."""
+    from benchmarks.cases import CASES
 
-    if peer == "captum" and batch_size is not None:
-        raise click.UsageError("captum takes all references of a sequence in one step: no --peer-batch-size.")
-    tuned = allocator == "keeps-memory"
-    setup = "as it comes" if batch_size is None else f"batch size {batch_size}"
-    return Contender(
-        peer,
-        setup + (", freed memory kept" if tuned else ""),
-        OURS.python if peer == "dlgenome" else peer_python(python),
-        batch_size,
-        tuple(KEEPS_FREED_MEMORY.items()) if tuned else (),
-    )
+    trained = [case for case in cases if CASES[case].trained]
+    if trained and checkpoint is None:
+        raise click.UsageError(f"--case {trained[0]} runs a trained BPNet: name its file with --checkpoint.")
+    if checkpoint is not None and not trained:
+        raise click.UsageError("--checkpoint is for --case bpnet-ctcf, which is not among the cases.")
 
 
-@main.command("end-to-end")
-@click.option("--regions", type=click.IntRange(min=1), default=200, help="Simulated regions of 2114 bases.")
-@click.option("--n-filters", type=click.IntRange(min=1), default=64, help="Of the BPNet.")
-@click.option("--n-layers", type=click.IntRange(min=1), default=8, help="Dilated layers of the BPNet.")
-@click.option("--n-references", type=click.IntRange(min=1), default=20)
-@threads_option
-def end_to_end(regions: int, n_filters: int, n_layers: int, n_references: int, threads: int | None) -> None:
-    """Time `dlgenome attribute` from its start to its end, and what the time goes to."""
-    from benchmarks import command, machine, report
+def _resolved(device: str, precision: str) -> str:
+    """The device by its full name; what cannot be is said here, before any program starts."""
+    from dlgenome.attribution.devices import resolve_device
+    from dlgenome.errors import UsageError
 
-    threads = threads or default_threads()
-    flags = ("--n-references", str(n_references))
-    facts = machine.facts(threads)
-    done = command.end_to_end(regions, n_filters, n_layers, flags, threads)
-    rest = done.seconds - sum(done.parts.values())
-    parts = {**done.parts, "start-up and the rest": rest, "in all": done.seconds}
-    rows = [(name, f"{took:.2f}", f"{took / done.seconds:.0%}") for name, took in parts.items()]
-    click.echo(
-        f"{regions} regions, BPNet with {n_filters} filters and {n_layers} dilated layers, "
-        f"{n_references} references: {regions / done.seconds:.2f} regions/s, "
-        f"peak memory {done.peak_memory_bytes / MEBIBYTE:.0f} MiB\n"
-    )
-    click.echo(report.table(("part", "seconds", "share"), rows) + "\n\n" + report.facts_text(facts))
-
-
-@main.command()
-@click.option(
-    "--regions",
-    "sizes",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(1_000, 10_000, 100_000),
-    help="Regions of a run; two or more, growing.",
-)
-@click.option("--length", type=click.IntRange(min=20), default=64, help="Bases of a window.")
-@click.option(
-    "--at-most-bytes",
-    type=float,
-    help="Exit with status 1 where a region of the last run costs more memory than this.",
-)
-@threads_option
-def memory(sizes: tuple[int, ...], length: int, at_most_bytes: float | None, threads: int | None) -> None:
-    """Time runs of more and more regions with a tiny network, and tell how much memory a region takes.
-
-    That is the difference between the peaks of two runs, divided by that between their numbers of regions.
-    """
-    from benchmarks import command, machine, report
-
-    if len(sizes) < 2 or sorted(set(sizes)) != list(sizes):
-        raise click.UsageError("Give --regions twice or more, each time a larger number.")
-    threads = threads or default_threads()
-    facts = machine.facts(threads)
-    runs = command.memory(sizes, length, threads)
-    click.echo(report.memory_text(runs) + f"\n\n{report.facts_text(facts)}")
-    found = report.bytes_a_region(runs[-2], runs[-1])
-    if at_most_bytes is not None and found > at_most_bytes:
-        raise click.ClickException(f"A region takes {found:.0f} bytes of memory, above {at_most_bytes:g}.")
+    try:
+        found = resolve_device(device)
+    except UsageError as problem:
+        raise click.UsageError(str(problem)) from problem
+    if found.type not in ("cpu", "cuda"):
+        raise click.UsageError(f"--device {device} cannot be timed here; choose cpu or cuda.")
+    if precision == "tf32" and found.type != "cuda":
+        raise click.UsageError("--precision tf32 is a way of CUDA devices to round: give --device cuda, too.")
+    return str(found)
 
 
 main.add_command(constructs)
+main.add_command(growth)
 main.add_command(near_zero)
+main.add_command(end_to_end)
+main.add_command(memory)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

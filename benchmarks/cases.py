@@ -33,12 +33,72 @@ class BPNetCounts(nn.Module):
 
     def forward(self, sequences: Tensor) -> Tensor:
         """Log counts from the mean over all but ``margin`` positions at either end."""
+        return self.counts(self.features(sequences))
+
+    def features(self, sequences: Tensor) -> Tensor:
+        """(batch, filters, positions), the margins cut off."""
         features = self.first_relu(self.first(sequences))
         for convolution, relu in zip(self.convolutions, self.relus, strict=True):
             features = features + relu(convolution(features))
-        pooled = features[:, :, self.margin : features.shape[2] - self.margin].mean(dim=2)
-        counts: Tensor = self.linear(pooled)
-        return counts
+        result: Tensor = features[:, :, self.margin : features.shape[2] - self.margin]
+        return result
+
+    def counts(self, features: Tensor) -> Tensor:
+        """(batch, 1)."""
+        result: Tensor = self.linear(features.mean(dim=2))
+        return result
+
+
+class BPNetBoth(BPNetCounts):
+    """The same with the profile head of ChromBPNet: (batch, 1, positions) logits and (batch, 1) counts."""
+
+    def __init__(self, n_filters: int, n_layers: int, margin: int) -> None:
+        super().__init__(n_filters, n_layers, margin)
+        self.profile = nn.Conv1d(n_filters, 1, 75)
+
+    def forward(self, sequences: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Profile and counts, of the same features."""
+        features = self.features(sequences)
+        return self.profile(features), self.counts(features)
+
+
+class CountsOf(nn.Module):
+    """The counts alone, for programs that explain one output: the profile is not even computed."""
+
+    def __init__(self, network: BPNetBoth) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """(batch, 1)."""
+        return self.network.counts(self.network.features(sequences))
+
+
+class ProfileOf(nn.Module):
+    """The profile as one number: its centred logits, weighted by their own softmax, which is held fixed.
+
+    The gradient then has the weights of the explained sequence, as dlgenome's target profile-bpnet.
+    """
+
+    def __init__(self, network: BPNetBoth) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """(batch, 1)."""
+        logits = self.network.profile(self.network.features(sequences)).flatten(1)
+        logits = logits - logits.mean(dim=1, keepdim=True)
+        result: Tensor = (logits * logits.softmax(dim=1).detach()).sum(dim=1, keepdim=True)
+        return result
+
+
+def _both(network: nn.Module) -> list[nn.Module]:
+    assert isinstance(network, BPNetBoth)
+    return [CountsOf(network), ProfileOf(network)]
+
+
+def _itself(network: nn.Module) -> list[nn.Module]:
+    return [network]
 
 
 def basset() -> nn.Module:
@@ -115,7 +175,7 @@ class AttentionNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table; output 0 of the network is explained."""
+    """One row of the table; output 0 of the network is explained where nothing else is said."""
 
     title: str
     build: Callable[[], nn.Module]
@@ -123,10 +183,31 @@ class Case:
     n_references: int = 20
     sequences: int = 8
     """Sequences that each program explains in one turn."""
+    targets: tuple[str, ...] = ("index:0",)
+    """What dlgenome explains, in one run."""
+    parts: Callable[[nn.Module], list[nn.Module]] = _itself
+    """A module for each target, for programs that explain output 0 of one module."""
+    trained: bool = False
+    """Its weights come from a checkpoint."""
 
     def sequences_against(self, n_references: int) -> int:
         """Sequences of a turn with another number of references: about as many pairs in all."""
         return ceil(self.sequences * self.n_references / n_references)
+
+
+def sized_bpnet(n_filters: int, length: int) -> Case:
+    """BPNet with its counts head in another size; half of the window is averaged over, as at 2114 bases."""
+    margin = min(520, length // 4)
+    title = f"BPNet, {n_filters} filters, 8 dilated layers, {length} bp, counts"
+    return Case(title, lambda: BPNetCounts(n_filters, 8, margin), length)
+
+
+def named(name: str) -> Case:
+    """The case of that name; `bpnet/FILTERS/LENGTH` is one of another size."""
+    if name.startswith("bpnet/"):
+        _, n_filters, length = name.split("/")
+        return sized_bpnet(int(n_filters), int(length))
+    return CASES[name]
 
 
 CASES = {
@@ -138,6 +219,20 @@ CASES = {
         lambda: BPNetCounts(512, 8, 520),
         2114,
         sequences=2,
+    ),
+    "chrombpnet-512-both": Case(
+        "ChromBPNet, 512 filters, 8 dilated layers, 2114 bp, counts and profile",
+        lambda: BPNetBoth(512, 8, 520),
+        2114,
+        sequences=2,
+        targets=("counts", "profile-bpnet"),
+        parts=_both,
+    ),
+    "bpnet-ctcf": Case(
+        "BPNet trained on CTCF, 64 filters, 8 dilated layers, 2114 bp, counts",
+        lambda: BPNetCounts(64, 8, 520),
+        2114,
+        trained=True,
     ),
     "basset": Case("Basset-like, 600 bp, max-pool, dense", basset, 600),
     "deepsea": Case("DeepSEA-like, 1000 bp, max-pool, dense", deepsea, 1000, sequences=4),
@@ -152,5 +247,14 @@ CASES = {
         256,
         n_references=4,
         sequences=3,
+    ),
+    "tiny-both": Case(
+        "BPNet, 8 filters, 2 dilated layers, 256 bp, counts and profile: tries the benchmark itself",
+        lambda: BPNetBoth(8, 2, 20),
+        256,
+        n_references=4,
+        sequences=3,
+        targets=("counts", "profile-bpnet"),
+        parts=_both,
     ),
 }

@@ -49,7 +49,7 @@ class Run:
     seconds: float
     """From its start to its end, the imports of Python included."""
     parts: Mapping[str, float]
-    """The seconds of run.json; what is left is start-up and whatever run.json does not count."""
+    """The seconds of run.json, those within scoring and beside it among them; start-up is in none."""
     peak_memory_bytes: int
     """Of the whole process."""
     recorded_peak_bytes: int

@@ -1,13 +1,12 @@
-"""dlgenome and another program on the same work, taking turns.
+"""dlgenome and other programs on the same work, taking turns.
 
-Both stay loaded in processes of their own and only one computes at a time: A B A B ... Each pair of turns
-gives one ratio, so what slows the machine for a while slows both sides of it.
+All stay loaded in processes of their own and only one computes at a time: A B A B ..., or A B C A B C ...
+Each turn gives one ratio to that of dlgenome before it, so what slows the machine for a while slows both.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import torch
 
 from benchmarks.bound import operations
 from benchmarks.cases import CASES
+from benchmarks.contenders import OURS, Contender, settled, started
 from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.programs import prepare
@@ -27,21 +27,6 @@ from benchmarks.task import Scores, Task
 
 PAUSE = 0.25
 """Seconds before each turn, in which the threads of the other program stop spinning."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A program and the way it is run."""
-
-    program: str
-    setup: str
-    """In words, for the table."""
-    python: Path
-    batch_size: int | None = None
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-OURS = Contender("dlgenome", "as the command runs", Path(sys.executable))
 
 
 @dataclass(frozen=True)
@@ -55,6 +40,9 @@ class Plan:
     """Sequences a turn; None takes what the case says for the number of references."""
     references: int | None = None
     """References of each sequence; None takes what the case says."""
+    checkpoint: Path | None = None
+    """Of the case that runs a trained model."""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -68,6 +56,8 @@ class Timing:
     seconds: tuple[float, ...]
     """Of each turn."""
     peak_memory_bytes: int
+    peak_device_bytes: int | None
+    """What torch took of a GPU's memory; None on a processor."""
     difference: float | None
     """Largest difference of a hypothetical contribution from float64, as a share of the largest one."""
     error: str | None = None
@@ -94,18 +84,16 @@ class Comparison:
     """Sequences a turn."""
     n_references: int
     timings: tuple[Timing, ...]
-    """dlgenome first, then the other program if there was one."""
+    """dlgenome first, then the other programs."""
     bound: Bound
+    device: str = "cpu"
 
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """How many times as long as dlgenome the other program took, for each pair of turns."""
-        if len(self.timings) < 2:
+    def ratios(self, timing: Timing) -> tuple[float, ...]:
+        """How many times as long as dlgenome another program took, turn by turn; none for dlgenome itself."""
+        ours = self.timings[0]
+        if timing is ours or timing.error is not None:
             return ()
-        ours, peer = self.timings
-        if peer.error is not None:
-            return ()
-        return tuple(theirs / own for own, theirs in zip(ours.seconds, peer.seconds, strict=True))
+        return tuple(theirs / own for own, theirs in zip(ours.seconds, timing.seconds, strict=True))
 
     def times_the_bound(self, timing: Timing) -> tuple[float, ...]:
         """How many times as long as the bound of its pair each turn took."""
@@ -136,18 +124,18 @@ def compare(case: str, contenders: Sequence[Contender], plan: Plan, pause: float
     count = plan.sequences or facts.sequences_against(n_references)
     with TemporaryDirectory(prefix="dlgenome-bench-") as name:
         folder = Path(name)
-        write_inputs(facts, folder, count, n_references)
-        task = Task("dlgenome", case, folder, plan.precision, plan.threads)
+        write_inputs(facts, folder, count, n_references, checkpoint=plan.checkpoint)
+        task = Task("dlgenome", case, folder, plan.precision, plan.threads, device=plan.device)
         truth = _exact_scores(task)
         timings, rates = _take_turns(task, contenders, plan.pairs, truth, pause)
     bound = Bound(operations(facts, n_references), rates)
-    return Comparison(case, plan.precision, count, n_references, timings, bound)
+    return Comparison(case, plan.precision, count, n_references, timings, bound, plan.device)
 
 
 def _exact_scores(task: Task) -> Scores:
     """Our scores in float64, made in this process before any other starts."""
     torch.set_num_threads(task.threads)
-    return prepare(replace(task, precision="float64")).explain()
+    return prepare(replace(task, precision="float64", device="cpu")).explain()
 
 
 @dataclass
@@ -168,10 +156,8 @@ def _take_turns(
     rates = []
     with ExitStack() as stack:
         players = [
-            _Player(
-                contender, stack.enter_context(_start(task, contender)), task.folder / f"scores-{index}.npy"
-            )
-            for index, contender in enumerate(contenders)
+            _Player(one, stack.enter_context(started(task, one)), task.folder / f"scores-{index}.npy")
+            for index, one in enumerate([settled(task, one) for one in contenders])
         ]
         for player in players:
             _warm_up(player)
@@ -183,11 +169,6 @@ def _take_turns(
                 if player is players[0]:
                     rates.append(player.worker.convolution_rate())
     return tuple(_timing(player, truth) for player in players), tuple(rates)
-
-
-def _start(task: Task, contender: Contender) -> Worker:
-    own = replace(task, program=contender.program, batch_size=contender.batch_size)
-    return Worker(own, contender.python, dict(contender.environment))
 
 
 def _warm_up(player: _Player) -> None:
@@ -208,10 +189,16 @@ def _timing(player: _Player, truth: Scores) -> Timing:
         player.worker.versions,
         tuple(turn.seconds for turn in player.turns),
         player.turns[-1].peak_memory_bytes if player.turns else 0,
+        player.turns[-1].peak_device_bytes if player.turns else None,
         _difference(player.scores, truth) if player.error is None else None,
         player.error,
     )
 
 
 def _difference(scores: Path, truth: Scores) -> float:
-    return float(np.abs(np.load(scores) - truth).max() / np.abs(truth).max())
+    """The largest of any target, each measured by its own largest contribution."""
+    differences = np.abs(np.load(scores) - truth)
+    return max(
+        float(of_target.max() / np.abs(exact).max())
+        for of_target, exact in zip(differences, truth, strict=True)
+    )

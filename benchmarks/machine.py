@@ -23,7 +23,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def facts(threads: int) -> dict[str, str | int | float | list[float]]:
+def facts(threads: int, device: str = "cpu") -> dict[str, str | int | float | list[float]]:
     """Date, machine, how busy it is, threads, command line and the commit of the checkout."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -32,9 +32,19 @@ def facts(threads: int) -> dict[str, str | int | float | list[float]]:
         "platform": platform.platform(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "threads": threads,
+        **_gpu(device),
         "command_line": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "commit": _commit(),
     }
+
+
+def _gpu(device: str) -> dict[str, str]:
+    """What the GPU calls itself, where one is timed."""
+    if device == "cpu":
+        return {}
+    from dlgenome.attribution.devices import device_name, resolve_device
+
+    return {"device": device_name(resolve_device(device))}
 
 
 def _commit() -> str:

@@ -35,6 +35,8 @@ class Turn:
     seconds: float
     peak_memory_bytes: int
     """Largest resident size of its process so far."""
+    peak_device_bytes: int | None = None
+    """Most that torch has held of a GPU's memory so far; None on a processor."""
 
 
 class Worker:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES
-from benchmarks.command import Run
 from benchmarks.compare import Comparison, Timing, spread
 
 MEBIBYTE = 2**20
-LARGE_FILES = (".h5", ".bw", ".bed")
 ROUNDING = 0.01
 """Share of the largest contribution that no precision here loses: more comes from another rule."""
 HEADER = (
@@ -52,7 +50,8 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _bound_text(comparison: Comparison) -> str:
-    bound, rows = comparison.bound, 2 * comparison.n_references + 1
+    bound, n_references = comparison.bound, comparison.n_references
+    rows = n_references + 1 + n_references * len(CASES[comparison.case].targets)
     found = spread([rate / 1e9 for rate in bound.rates])
     return (
         f"convolution bound: {bound.operations / 1e9:.4g} GFLOP a sequence ({rows} rows); best rate of "
@@ -71,8 +70,6 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
             *[""] * (len(HEADER) - 4),
         )
     each = spread([seconds / comparison.sequences for seconds in timing.seconds])
-    is_ours = timing is comparison.timings[0]
-    ratios = () if is_ours else comparison.ratios
     return (
         _name(timing),
         _precision(comparison, timing),
@@ -80,22 +77,31 @@ def _row(comparison: Comparison, timing: Timing) -> tuple[str, ...]:
         f"{each.median * 1e3:.3g} ({each.minimum * 1e3:.3g}-{each.maximum * 1e3:.3g})",
         f"{each.median * 1e3 / comparison.n_references:.3g}",
         f"{1 / each.median:.3g}",
-        _times(ratios),
+        _times(comparison.ratios(timing)),
         _times(comparison.times_the_bound(timing)),
-        f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB",
+        _memory(timing),
         _from_exact(timing.difference),
     )
 
 
 def _precision(comparison: Comparison, timing: Timing) -> str:
-    """That of the program: only dlgenome computes in bfloat16."""
-    is_ours = timing.program == "dlgenome"
-    return comparison.precision if is_ours or comparison.precision != "bfloat16" else "float32"
+    """That of the program: only dlgenome computes in bfloat16; on CUDA the others round as torch does."""
+    if timing.program == "dlgenome" or comparison.precision in ("float32", "float64"):
+        return comparison.precision
+    return "float32" if comparison.device == "cpu" else "tf32 in convolutions"
 
 
 def _name(timing: Timing) -> str:
     versions = timing.versions
     return f"{timing.program} {versions[timing.program]}, {timing.setup} (torch {versions['torch']})"
+
+
+def _memory(timing: Timing) -> str:
+    """Of the process, and of the GPU where there is one."""
+    own = f"{timing.peak_memory_bytes / MEBIBYTE:.0f} MiB"
+    if timing.peak_device_bytes is None:
+        return own
+    return f"{own}, GPU {timing.peak_device_bytes / MEBIBYTE:.0f} MiB"
 
 
 def _from_exact(difference: float | None) -> str:
@@ -112,33 +118,6 @@ def _times(ratios: Sequence[float]) -> str:
     return f"{found.median:.2f}x ({found.minimum:.2f}-{found.maximum:.2f})"
 
 
-def bytes_a_region(smaller: Run, larger: Run) -> float:
-    """How much more memory the larger run takes at its peak, for each region that it has more."""
-    more = larger.peak_memory_bytes - smaller.peak_memory_bytes
-    return more / (larger.regions - smaller.regions)
-
-
-def memory_text(runs: Sequence[Run]) -> str:
-    """A table of runs, each compared with the one above it."""
-    header = ("regions", "seconds", "scoring", "finishing", "its share", "peak memory", "bytes a region")
-    rows = []
-    for place, run in enumerate(runs):
-        finishing = run.parts["writing"]
-        rows.append(
-            (
-                f"{run.regions:,}",
-                f"{run.seconds:.1f}",
-                f"{run.parts['scoring']:.1f}",
-                f"{finishing:.1f}",
-                f"{finishing / run.seconds:.0%}",
-                f"{run.peak_memory_bytes / MEBIBYTE:.1f} MiB",
-                f"{bytes_a_region(runs[place - 1], run):.0f}" if place else "",
-                *(f"{run.file_bytes.get(ending, 0) / MEBIBYTE:.1f} MiB" for ending in LARGE_FILES),
-            )
-        )
-    return table((*header, *LARGE_FILES), rows)
-
-
 def facts_text(facts: Mapping[str, Any]) -> str:
     """The circumstances, one a line."""
     return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
@@ -149,10 +128,10 @@ def as_json(facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
     measured = []
     for comparison in comparisons:
         entry: dict[str, Any] = {**asdict(comparison), "title": CASES[comparison.case].title}
-        entry["ratios"] = list(comparison.ratios)
-        entry["ratio"] = asdict(spread(comparison.ratios)) if comparison.ratios else None
         for timing, written in zip(comparison.timings, entry["timings"], strict=True):
-            times = comparison.times_the_bound(timing)
+            ratios, times = comparison.ratios(timing), comparison.times_the_bound(timing)
+            written["ratios"] = list(ratios)
+            written["ratio"] = asdict(spread(ratios)) if ratios else None
             written["times_the_bound"] = list(times)
             written["times_the_bound_spread"] = asdict(spread(times)) if times else None
         measured.append(entry)
@@ -168,13 +147,13 @@ def plot(path: Path, facts: Mapping[str, Any], comparisons: Sequence[Comparison]
     axes = figure.subplots()
     for place, (comparison, timing) in enumerate(bars):
         each = [seconds / comparison.sequences * 1e3 for seconds in timing.seconds]
-        is_ours = timing is comparison.timings[0]
+        ratios = comparison.ratios(timing)
         median = spread(each).median
-        axes.barh(place, median, color="tab:blue" if is_ours else "silver")
+        axes.barh(place, median, color="silver" if ratios else "tab:blue")
         axes.plot(each, [place] * len(each), ".", color="black", markersize=4)
-        label = f"  {median:.3g} ms" + ("" if is_ours else f", {_times(comparison.ratios)}")
+        label = f"  {median:.3g} ms" + (f", {_times(ratios)}" if ratios else "")
         axes.annotate(label, (max(each), place), va="center", fontsize=8)
-    labels = [f"{c.case}, {c.n_references} references\n{t.program}" for c, t in bars]
+    labels = [f"{c.case}, {c.n_references} references\n{t.program}, {t.setup}" for c, t in bars]
     axes.set_yticks(range(len(bars)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, axes.get_xlim()[1] * 1.4)

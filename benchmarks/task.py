@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import Case, named
 
 Scores = NDArray[np.floating[Any]]
 Explain = Callable[[], Scores]
-"""Hypothetical contributions, (sequences, 4, length), of every sequence of the task."""
+"""Hypothetical contributions, (targets, sequences, 4, length), of every target and sequence of the task."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class Task:
     threads: int
     batch_size: int | None = None
     """Sequence-reference pairs a step; None leaves the program its own way."""
+    device: str = "cpu"
 
     @property
     def facts(self) -> Case:
         """The case by its name."""
-        return CASES[self.case]
+        return named(self.case)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,6 +48,19 @@ class Task:
         network = self.facts.build()
         network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
         return network.eval()
+
+    def parts(self) -> list[nn.Module]:
+        """A network for each target, whose output 0 it is: for programs that explain one output a call."""
+        return [part.to(self.dtype) for part in self.facts.parts(self.network())]
+
+    def as_torch_comes(self) -> None:
+        """Torch's own settings for another program where it may round; else all of the precision.
+
+        On CUDA torch lets convolutions round to tf32 by itself.
+        """
+        if self.precision in ("float32", "float64"):
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
 
     def codes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Base codes of the sequences (sequences, length) and references (sequences, references, length)."""

@@ -56,31 +56,44 @@ def main() -> None:
     print(json.dumps({"versions": versions, "batch_size": prepared.batch_size}), file=answers)
     for line in sys.stdin:
         order = json.loads(line)
-        answer = explained(prepared, order["save"]) if order["explain"] else {"rate": convolution_rate(task)}
+        if order["explain"]:
+            answer = explained(prepared, order["save"], torch.device(task.device))
+        else:
+            answer = {"rate": convolution_rate(task)}
         print(json.dumps(answer), file=answers)
 
 
-def explained(prepared: Prepared, save: str | None) -> dict[str, Any]:
+def explained(prepared: Prepared, save: str | None, device: torch.device) -> dict[str, Any]:
     """What one call took, or the error that it ended with."""
-    begun = time.perf_counter()
     try:
+        wait_for(device)
+        begun = time.perf_counter()
         scores = prepared.explain()
+        wait_for(device)
+        seconds = time.perf_counter() - begun
     except Exception as error:
         traceback.print_exc()
         message = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {message}"}
-    seconds = time.perf_counter() - begun
     answer = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+    if device.type == "cuda":
+        answer["peak_device_bytes"] = torch.cuda.max_memory_reserved(device)
     if save:
         np.save(save, scores)
     return answer
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done all that it was given; a processor is never ahead of itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def convolution_rate(task: Task) -> float:
     """Best operations a second in this process; asked of dlgenome's alone, for it borrows its threads."""
     from benchmarks.bound import best_rate
 
-    return best_rate(task.facts, task.dtype)
+    return best_rate(task.facts, task.dtype, torch.device(task.device))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ pytest.importorskip(
     "benchmarks", reason="the benchmarks are in the checkout only, not in the installed package"
 )
 
-from benchmarks import bound, command, compare, processes, report, worker
+from benchmarks import bound, command, compare, contenders, processes, report, worker
 from benchmarks.__main__ import CASE_NAMES, main
 from benchmarks.cases import CASES
-from benchmarks.compare import OURS, Bound, Comparison, Contender, Plan, Timing
+from benchmarks.compare import Bound, Comparison, Plan, Timing
+from benchmarks.contenders import OURS, Contender
 from benchmarks.inputs import write_inputs
 from benchmarks.processes import BenchmarkError, Turn, Worker
 from benchmarks.programs import prepare
@@ -36,7 +37,8 @@ from dlgenome.regions.windows import plan_windows
 
 
 def timing(program: str, *seconds: float) -> Timing:
-    return Timing(program, "as it comes", 20, {program: "1.0", "torch": "2.0"}, seconds, 2**30, 1e-7)
+    versions = {program: "1.0", "torch": "2.0"}
+    return Timing(program, "as it comes", 20, versions, seconds, 2**30, None, 1e-7)
 
 
 BOUND = Bound(10**9, (1e9,))
@@ -70,6 +72,7 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
 
     class FakeWorker:
         def __init__(self, task: Task, python: Path, environment: dict[str, str]) -> None:
+            assert task.batch_size in (None, 4)
             self.program, self.calls = task.program, 0
             shapes.add(task.codes()[1].shape)
             self.versions, self.batch_size = {"torch": "2.0"}, 1
@@ -78,7 +81,7 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
             order.append(self.program)
             self.calls += 1
             if save is not None:
-                np.save(save, np.full((1, 4, 5), 2.0 if self.program == "dlgenome" else 1.5))
+                np.save(save, np.full((1, 1, 4, 5), 2.0 if self.program == "dlgenome" else 1.5))
             return Turn(100.0 if self.calls == 1 else float(self.calls), self.calls)
 
         def convolution_rate(self) -> float:
@@ -91,18 +94,23 @@ def test_programs_take_turns_and_the_first_turn_does_not_count(
         def __exit__(self, *_: object) -> None:
             return
 
-    monkeypatch.setattr(compare, "Worker", FakeWorker)
-    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.full((1, 4, 5), 2.0))
+    monkeypatch.setattr(contenders, "Worker", FakeWorker)
+    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.full((1, 1, 4, 5), 2.0))
     peer = Contender("tangermeme", "as it comes", tmp_path)
+    other = Contender("tangermeme", "batch size 4", tmp_path, 4)
     plan = Plan("float32", threads=1, pairs=3, sequences=2, references=5)
-    found = compare.compare("tiny", [OURS, peer], plan, pause=0)
+    found = compare.compare("tiny", [OURS, peer, other], plan, pause=0)
     assert shapes == {(2, 5, CASES["tiny"].length)}
     assert (found.sequences, found.n_references) == (2, 5)
-    assert order == ["dlgenome", "tangermeme"] + ["dlgenome", "rate", "tangermeme"] * 3
+    assert order == [
+        *("dlgenome", "tangermeme", "tangermeme"),
+        *("dlgenome", "rate", "tangermeme", "tangermeme") * 3,
+    ]
     assert found.bound.rates == (2e9, 3e9, 4e9), "dlgenome's own process, right after its turn"
-    assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 2
-    assert [each.peak_memory_bytes for each in found.timings] == [4, 4]
-    assert [each.difference for each in found.timings] == [0.0, 0.25]
+    assert [each.seconds for each in found.timings] == [(2.0, 3.0, 4.0)] * 3
+    assert [each.peak_memory_bytes for each in found.timings] == [4, 4, 4]
+    assert [each.difference for each in found.timings] == [0.0, 0.25, 0.25]
+    assert [found.ratios(each) for each in found.timings] == [(), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
 
 
 def refusing(program: str) -> type:
@@ -117,7 +125,7 @@ def refusing(program: str) -> type:
             if self.program == program:
                 raise BenchmarkError(f"{program} refuses: RuntimeError: no rule for this")
             if save is not None:
-                np.save(save, np.ones((1, 4, 5)))
+                np.save(save, np.ones((1, 1, 4, 5)))
             return Turn(1.0, 1)
 
         def convolution_rate(self) -> float:
@@ -135,20 +143,20 @@ def refusing(program: str) -> type:
 def test_a_program_that_refuses_the_network_is_in_the_table_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare, "Worker", refusing("captum"))
-    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.ones((1, 4, 5)))
-    contenders = [OURS, Contender("captum", "as it comes", tmp_path)]
-    found = compare.compare("tiny", contenders, Plan("float32", threads=1, pairs=2), pause=0)
+    monkeypatch.setattr(contenders, "Worker", refusing("captum"))
+    monkeypatch.setattr(compare, "_exact_scores", lambda task: np.ones((1, 1, 4, 5)))
+    both = [OURS, Contender("captum", "as it comes", tmp_path)]
+    found = compare.compare("tiny", both, Plan("float32", threads=1, pairs=2), pause=0)
     assert [len(each.seconds) for each in found.timings] == [2, 0]
-    assert found.ratios == ()
+    assert found.ratios(found.timings[1]) == ()
     text = report.comparison_text(found)
     assert "captum refuses: RuntimeError: no rule for this" in text.splitlines()[-3]
     written = json.loads(report.as_json({}, [found]))["comparisons"][0]
     assert written["timings"][1]["difference"] is None
     report.plot(tmp_path / "speed.png", {"date": "", "processor": "", "threads": 1}, [found])
-    monkeypatch.setattr(compare, "Worker", refusing("dlgenome"))
+    monkeypatch.setattr(contenders, "Worker", refusing("dlgenome"))
     with pytest.raises(BenchmarkError, match="dlgenome refuses"):
-        compare.compare("tiny", contenders, Plan("float32", threads=1, pairs=2), pause=0)
+        compare.compare("tiny", both, Plan("float32", threads=1, pairs=2), pause=0)
 
 
 def test_the_bound_is_the_arithmetic_at_the_rate_of_the_same_pair_of_turns() -> None:
@@ -273,7 +281,7 @@ def test_captum_explains_each_sequence_against_its_own_references(
     write_inputs(CASES["tiny"], tmp_path, sequences=2, n_references=n_references)
     task = Task("captum", "tiny", tmp_path, "float32", 1)
     prepared = prepare(task)
-    found = prepared.explain()
+    [found] = prepared.explain()
     assert (prepared.batch_size, used) == (n_references, [explainer])
     sequences, references = task.one_hot()
     assert found.shape == sequences.shape
@@ -295,7 +303,8 @@ def test_captum_has_no_batch_size_to_choose() -> None:
 def test_a_ratio_is_taken_within_each_pair_of_turns() -> None:
     ours, peer = timing("dlgenome", 1.0, 10.0, 2.0), timing("tangermeme", 7.0, 80.0, 18.0)
     found = Comparison("bpnet-64", "float32", 4, 20, (ours, peer), BOUND)
-    assert found.ratios == (7.0, 8.0, 9.0)
+    assert found.ratios(peer) == (7.0, 8.0, 9.0)
+    assert found.ratios(ours) == ()
     text = report.comparison_text(found)
     assert "8.00x (7.00-9.00)" in text
     assert "4.5e+03 (1.75e+03-2e+04)" in text, "milliseconds a sequence: 18 s, 7 s and 80 s for 4 sequences"
@@ -424,3 +433,19 @@ def test_one_size_tells_nothing_of_a_region() -> None:
     done = CliRunner().invoke(main, ["memory", "--regions", "10"])
     assert done.exit_code == 2
     assert "twice or more" in done.output
+
+
+def test_the_time_of_a_run_is_split_into_parts_that_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"checks": 1.0, "scoring": 20.0, "writing": 2.0, "scoring_model": 17.0, "scoring_waiting": 1.5}
+    parts |= {"scoring_spooling": 0.5, "scoring_reading": 3.0, "scoring_references": 1.25}
+    run = command.Run(1000, 25.0, parts, 2**30, 2**29)
+    monkeypatch.setattr(command, "end_to_end", lambda *_: run)
+    done = CliRunner().invoke(main, ["end-to-end", "--regions", "1000"], catch_exceptions=False)
+    assert "20 references: 1000 regions, 40.00 regions/s, peak memory 1024 MiB" in done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("|") and "%" in line]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines]
+    in_turn = [float(seconds) for name, seconds, _ in rows[:7]]
+    assert in_turn == [2.0, 1.0, 17.0, 1.5, 0.5, 1.0, 2.0]
+    assert rows[7] == ["in all", "25.00", "100.0%"]
+    assert rows[9] == ["drawing references, in a second thread", "1.25", "5.0%"]
+    assert "drawing references: 5.00% of the run, 6.25% of scoring" in done.output

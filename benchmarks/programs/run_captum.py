@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import numpy as np
 import torch
 from captum.attr import DeepLift, DeepLiftShap
 from torch import Tensor
@@ -21,25 +22,32 @@ def prepare(task: Task) -> Prepared:
 
     DeepLiftShap refuses a single baseline and names DeepLift for it.
     """
-    sequences, references = task.one_hot()
+    task.as_torch_comes()
+    sequences, references = (given.to(task.device) for given in task.one_hot())
     n_references = references.shape[1]
     if task.batch_size not in (None, n_references):
         raise ValueError(
             f"captum takes all {n_references} references of a sequence in one step, no other number."
         )
-    explainer = (DeepLift if n_references == 1 else DeepLiftShap)(task.network().to(task.dtype))
+    kind = DeepLift if n_references == 1 else DeepLiftShap
+    explainers = [kind(network.to(task.device)) for network in task.parts()]
 
     def explain() -> Scores:
-        parts: list[Tensor] = [
-            explainer.attribute(
-                sequence[None], baselines=own, target=0, custom_attribution_func=hypothetical
-            ).detach()
-            for sequence, own in zip(sequences, references, strict=True)
-        ]
-        scores: Scores = torch.cat(parts).numpy()
-        return scores
+        return np.stack([_explained(explainer, sequences, references) for explainer in explainers])
 
     return Prepared(explain, n_references, {"captum": version("captum")})
+
+
+def _explained(explainer: DeepLift | DeepLiftShap, sequences: Tensor, references: Tensor) -> Scores:
+    """(sequences, 4, length) of one target."""
+    parts: list[Tensor] = [
+        explainer.attribute(
+            sequence[None], baselines=own, target=0, custom_attribution_func=hypothetical
+        ).detach()
+        for sequence, own in zip(sequences, references, strict=True)
+    ]
+    scores: Scores = torch.cat(parts).cpu().numpy()
+    return scores
 
 
 def hypothetical(multipliers: Inputs, _: Inputs, baselines: Inputs) -> Inputs:

@@ -1,10 +1,15 @@
-"""tangermeme's deep_lift_shap with the arguments that it has by itself: one-hot tensors in and out."""
+"""tangermeme's deep_lift_shap with the arguments that it has by itself: one-hot tensors in and out.
+
+It explains one output a call, so that several targets are several calls.
+"""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from importlib.metadata import version
 
+import numpy as np
 from tangermeme.deep_lift_shap import deep_lift_shap
 
 from benchmarks.task import Prepared, Scores, Task
@@ -12,24 +17,26 @@ from benchmarks.task import Prepared, Scores, Task
 
 def prepare(task: Task) -> Prepared:
     """The network and the one-hot sequences and references in memory, in the precision of the task."""
-    network = task.network().to(task.dtype)
+    task.as_torch_comes()
+    networks = task.parts()
     sequences, references = task.one_hot()
     default = inspect.signature(deep_lift_shap).parameters["batch_size"].default
     batch_size = task.batch_size or int(default)
+    if len(networks) > 1:  # the scores of a profile with fixed weights add up to no difference of a function
+        warnings.filterwarnings("ignore", message="Convergence deltas", category=RuntimeWarning)
 
     def explain() -> Scores:
-        scores: Scores = (
+        made = [
             deep_lift_shap(
                 network,
                 sequences,
                 references=references,
                 batch_size=batch_size,
-                device="cpu",
+                device=task.device,
                 hypothetical=True,
             )
-            .detach()
-            .numpy()
-        )
-        return scores
+            for network in networks
+        ]
+        return np.stack([scores.detach().numpy() for scores in made])
 
     return Prepared(explain, batch_size, {"tangermeme": version("tangermeme")})

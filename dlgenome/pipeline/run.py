@@ -78,8 +78,9 @@ def attribute(
                 for one in paths
             ]
             checked = time.monotonic()
-            job = _score(job, asked, spools, locks, threads, progress, stop)
+            job, parts = _score(job, asked, spools, locks, threads, progress, stop)
             seconds = {"checks": checked - started, "scoring": time.monotonic() - checked}
+            seconds |= {f"scoring_{part}": spent for part, spent in parts.items()}
 
             def check_locks() -> None:
                 for lock in locks:
@@ -141,21 +142,21 @@ def _score(
     threads: int,
     progress: Progress | None,
     stop: StopRequest,
-) -> Job:
-    """Score what is left; the job comes back with the step that it ended with."""
+) -> tuple[Job, dict[str, float]]:
+    """Score what is left; the job with the step that it ended with, and the seconds of the parts."""
 
     def smaller(batch_size: int) -> None:
         for spool in spools:
             record_state(spool.paths, asked, batch_size)
 
     if spools[0].next_row == len(job.plan):
-        return job
+        return job, {}
     with (
         _explaining(job, threads, smaller) as explaining,
         stop.between_steps(*(lock.release for lock in locks)),
     ):
-        score(job, explaining, spools, locks, progress=progress, stop=stop)
-    return replace(job, batch_size=explaining.batch_size)
+        parts = score(job, explaining, spools, locks, progress=progress, stop=stop)
+    return replace(job, batch_size=explaining.batch_size), parts
 
 
 @contextmanager

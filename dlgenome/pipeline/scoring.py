@@ -12,6 +12,7 @@ from dlgenome.pipeline.faults import FailureLimit, Found
 from dlgenome.pipeline.job import Job
 from dlgenome.pipeline.prefetch import prefetch
 from dlgenome.pipeline.stopping import StopRequest
+from dlgenome.pipeline.timing import Stopwatch
 from dlgenome.types import FailedWindow, ScoredWindow
 from dlgenome.writers.lock import Lock
 from dlgenome.writers.spool import Spool
@@ -21,15 +22,22 @@ Progress = Callable[[int, int], None]
 QUEUED_STEPS = 2
 
 
-def batches(job: Job, first: int, size: int) -> Iterator[Batch]:
-    """Windows from ``first`` on, their codes and their first references, ``size`` windows at a time."""
+def batches(job: Job, first: int, size: int, clock: Stopwatch | None = None) -> Iterator[Batch]:
+    """Windows from ``first`` on, their codes and their first references, ``size`` windows at a time.
+
+    ``clock`` counts "reading" and "references".
+    """
     strands = Strands(job.config.reverse_complement, job.config.stranded)
+    clock = clock or Stopwatch()
     for begin in range(first, len(job.plan), size):
-        windows = [job.plan.window(row) for row in range(begin, min(begin + size, len(job.plan)))]
-        codes = np.stack([job.genome.fetch(w.chrom, w.start, w.end) for w in windows])
-        oriented = orient(codes, windows, strands)
-        rows = np.array([w.region.input_row for w in windows])
-        yield Batch(windows, codes, oriented, job.references.draw_batch(oriented, rows))
+        with clock.measure("reading"):
+            windows = [job.plan.window(row) for row in range(begin, min(begin + size, len(job.plan)))]
+            codes = np.stack([job.genome.fetch(w.chrom, w.start, w.end) for w in windows])
+            oriented = orient(codes, windows, strands)
+            rows = np.array([w.region.input_row for w in windows])
+        with clock.measure("references"):
+            references = job.references.draw_batch(oriented, rows)
+        yield Batch(windows, codes, oriented, references)
 
 
 class Explaining(Protocol):
@@ -47,11 +55,13 @@ def score(
     *,
     progress: Progress | None,
     stop: StopRequest,
-) -> None:
+) -> dict[str, float]:
     """Rows of the mean over folds into the first spool, those of single folds into the others.
 
-    Goes on where the spools end. Raises Interrupted when the run is to stop, or lost its lock.
+    Goes on where the spools end; what comes back are the seconds of its parts, as run.json has them. Raises
+    Interrupted when the run is to stop, or lost its lock.
     """
+    clock = Stopwatch()
     done, total = spools[0].next_row, len(job.plan)
     config = job.config
     limit = FailureLimit(config.max_failures, total, config.fail_fast, already=done - spools[0].rows)
@@ -59,16 +69,25 @@ def score(
         progress(done, total)
     _check(stop, locks)
     ahead = QUEUED_STEPS * len(job.devices)
-    with prefetch(batches(job, done, job.windows_per_step), ahead) as steps:
-        for batch, found in explaining.explain_all(steps):
+    with prefetch(batches(job, done, job.windows_per_step, clock), ahead) as steps:
+        made = explaining.explain_all(clock.each("waiting", steps))
+        for batch, found in clock.each("explaining", made):
             for window, one in zip(batch.windows, found, strict=True):
                 if isinstance(one, str):
                     limit.add(window, one)
-            _append(spools, batch, done, found, with_sd=config.fold_sd)
+            with clock.measure("spooling"):
+                _append(spools, batch, done, found, with_sd=config.fold_sd)
             done += len(found)
             if progress is not None:
                 progress(done, total)
             _check(stop, locks)
+    return _seconds_of_parts(clock)
+
+
+def _seconds_of_parts(clock: Stopwatch) -> dict[str, float]:
+    """Batches are waited for while they are explained, so the one is in the other."""
+    parts = {name: clock[name] for name in ("reading", "references", "waiting", "spooling")}
+    return {**parts, "model": clock["explaining"] - clock["waiting"]}
 
 
 def _check(stop: StopRequest, locks: Sequence[Lock]) -> None:

@@ -178,7 +178,8 @@ def test_run_json_tells_how_to_reproduce_the_run_and_what_came_of_it(
     assert found["regions"]["scored"] == 12
     assert found["regions_per_second"] > 0
     assert found["peak_memory_bytes"] > 2**20
-    assert set(found["seconds"]) >= {"checks", "scoring"}
+    parts = {f"scoring_{part}" for part in ("reading", "references", "model", "waiting", "spooling")}
+    assert set(found["seconds"]) == {"checks", "scoring", "writing", *parts}
     assert set(found["outputs"]) == names_beside(finished)
     assert found["next_commands"][0].startswith(f"modisco motifs -i {finished}.counts_scores.h5")
     errors = read_scores(Path(f"{finished}.counts_scores.h5"))["qc/delta_error"]
