@@ -31,7 +31,7 @@ print(sequences * count / statistics.median(seconds))
 _OURS = """
 from dlgenome.references.shuffled import shuffle_sequences
 def shuffle(seed):
-    return shuffle_sequences(codes, count, seed, dinucleotides=True)
+    return shuffle_sequences(codes, count, seed, dinucleotides=True, threads=threads)
 """
 _PEER = """
 import torch
@@ -57,9 +57,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--length", type=int, default=2114)
     parser.add_argument("--count", type=int, default=20, help="shuffles of each sequence")
-    parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="of tangermeme; ours has one"
-    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of both programs")
     parser.add_argument("--pairs", type=int, default=7)
     given = parser.parse_args()
     if given.peer_python is None:

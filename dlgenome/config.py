@@ -70,6 +70,8 @@ class RunConfig:
     """Sequence-reference pairs a step."""
     device: str = "auto"
     precision: Precision = "float32"
+    compile: bool = False
+    """Record the steps of a GPU once, and replay them."""
     threads: int | None = None
     """Processor threads; None takes what `default_threads` finds."""
     formats: tuple[OutputFormat, ...] = ()

@@ -212,5 +212,12 @@ computing_options = together(
         help="Numbers the model computes with; tf32 (CUDA) and bfloat16 round what goes into convolutions: "
         "faster, and scores differ by up to 2 % of the largest.",
     ),
+    click.option(
+        "--compile/--no-compile",
+        default=False,
+        show_default=True,
+        help="Record the steps of a CUDA device once and replay them: the same scores, and small networks "
+        "no longer wait for the processor. Other devices run as without.",
+    ),
 )
 """With which random numbers, in which steps, where and how exactly the scores are computed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,12 @@ class StepSums:
     reference_predictions: Tensor
     pair_projected: Tensor | None
     """(sequences, references, length), on the host, where every single reference is asked for."""
+
+    def copied(self) -> StepSums:
+        """The same numbers in memory of their own."""
+        values: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        own: list[Any] = [None if value is None else value.clone() for value in values]
+        return StepSums(*own)
 
 
 def step_sums(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.parallel import Lanes
 from dlgenome.attribution.readout import Readout, numbers
+from dlgenome.attribution.recording import Recorded, Recorder
 
 Array = NDArray[np.generic]
 
@@ -26,7 +27,8 @@ class DeepLift:
 
     Every step has the same shape, the last one padded, so a sequence's scores are the same bits wherever in
     the run it stands, and however many steps run side by side. With fewer pairs a step than references a
-    sequence takes several steps. ``keep_pairs`` also gives the contributions against every single reference.
+    sequence takes several steps. ``keep_pairs`` also gives the contributions against every single reference;
+    ``recorder`` records the steps of a GPU, unless those are kept.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class DeepLift:
         dtype: torch.dtype = torch.float32,
         method: Method = DEEPLIFT,
         keep_pairs: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.readouts = numbers(targets) if isinstance(targets, int) else tuple(targets)
         self.n_references, self.keep_pairs = n_references, keep_pairs
@@ -48,6 +51,10 @@ class DeepLift:
         self.device, self.dtype = torch.device(device), dtype
         self._lanes = Lanes(self.device)
         self._bases = torch.eye(5, 4, device=self.device, dtype=dtype)
+        self._forward_rows: Callable[[Tensor], Forwarded] = self._forwarded
+        self._run_step: Callable[[Forwarded, Tensor, int], list[StepSums]] = self._step
+        if recorder is not None and not keep_pairs:
+            self._record(recorder)
 
     @property
     def sequences_at_once(self) -> int:
@@ -82,17 +89,44 @@ class DeepLift:
         ]
         return [joined_sequences(parts) for parts in zip(*found, strict=True)]
 
-    @torch.no_grad()
-    def _forward(self, codes: NDArray[np.uint8]) -> Forwarded:
-        return self.engine.forward_sequences(self._one_hot(_pad(codes, self.step.sequences)))
+    def _record(self, recorder: Recorder) -> None:
+        """Replace both halves of a step by recordings; one for each number of references that steps have.
 
-    @torch.no_grad()
+        A recorded step reads what the forward half has left, which stays where it is from call to call.
+        """
+        forward = Recorded(self._forwarded, recorder, "the forward pass of the sequences")
+        steps: dict[int, Recorded[list[StepSums]]] = {}
+
+        def run_step(sequences: Forwarded, rows: Tensor, valid: int) -> list[StepSums]:
+            if sequences is not forward.standing:
+                return self._step(sequences, rows, valid)
+            if valid not in steps:
+                steps[valid] = Recorded(
+                    lambda pairs: self._step(sequences, pairs, valid),
+                    recorder,
+                    f"a step of {self.step.pairs} pairs",
+                )
+            return [one.copied() for one in steps[valid](rows)]
+
+        self._forward_rows, self._run_step = forward, run_step
+
+    def _forward(self, codes: NDArray[np.uint8]) -> Forwarded:
+        return self._forward_rows(self._on_device(_pad(codes, self.step.sequences)))
+
     def _sums(self, sequences: Forwarded, references: Array) -> list[StepSums]:
         """What one step adds to the scores of its sequences, for every target."""
-        valid = references.shape[1]
         full = _pad(references, self.step.sequences).swapaxes(0, 1)
         full = _pad(full, self.step.references).swapaxes(0, 1)
-        pairs = self._one_hot(full.reshape(self.step.pairs, *full.shape[2:]))
+        rows = self._on_device(full.reshape(self.step.pairs, *full.shape[2:]))
+        return self._run_step(sequences, rows, references.shape[1])
+
+    @torch.no_grad()
+    def _forwarded(self, rows: Tensor) -> Forwarded:
+        return self.engine.forward_sequences(self._one_hot(rows))
+
+    @torch.no_grad()
+    def _step(self, sequences: Forwarded, rows: Tensor, valid: int) -> list[StepSums]:
+        pairs = self._one_hot(rows)
         result = self.engine.run_pairs(sequences, pairs, self.readouts)
         return [
             step_sums(result, target, sequences.rows, pairs, self.step, valid, self.keep_pairs)
@@ -107,9 +141,15 @@ class DeepLift:
             for target in range(len(self.readouts))
         ]
 
-    def _one_hot(self, values: Array) -> Tensor:
-        """Rows of (bases, length) whose bases lie next to each other in memory."""
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+    def _on_device(self, values: Array) -> Tensor:
+        """The same numbers; on their way to a GPU they wait for nothing."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _one_hot(self, tensor: Tensor) -> Tensor:
+        """Rows of (bases, length) whose bases lie next to each other in memory, of codes or of numbers."""
         if tensor.dtype is torch.uint8:
             return self._bases[tensor.int()].transpose(1, 2)
         return tensor.to(self.dtype).transpose(1, 2).contiguous().transpose(1, 2)

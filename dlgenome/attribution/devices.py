@@ -22,6 +22,8 @@ MAX_WORKERS = 1024
 _CHOICES = "auto, cpu, cpu:N, cuda, cuda:0, cuda:all or mps"
 _CPU_VALUE_BYTES = 16 * 2**20
 """Size of the largest value on the CPU: beyond this, steps gain nothing and memory grows."""
+_CPU_VALUE_BYTES_OF_LARGE_MODELS = 128 * 2**20
+"""The same where more values make up for reading many weights."""
 _MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD, _MALLOPT_ARENA_MAX = -3, -1, -8
 
 
@@ -101,7 +103,8 @@ def automatic_batch_size(
         free, _ = torch.cuda.mem_get_info(device)
         pairs = int(free / 3 / sum(per_row))
     else:
-        pairs = max(_CPU_VALUE_BYTES, _largest_weight(program) // 4) // max(per_row)
+        for_weights = min(_largest_weight(program) * 2 // 3, _CPU_VALUE_BYTES_OF_LARGE_MODELS)
+        pairs = max(_CPU_VALUE_BYTES, for_weights) // max(per_row)
     if pairs >= n_references:
         return min(pairs, 4096) // n_references * n_references
     steps = -(-n_references // max(pairs, 1))

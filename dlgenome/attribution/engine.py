@@ -209,7 +209,7 @@ def _narrowed(multiplier: Any, dtype: torch.dtype) -> Any:
 
     One that was spread over positions is narrowed before it is spread, and takes no more memory than before.
     """
-    if not isinstance(multiplier, Tensor) or multiplier.dtype is dtype:
+    if not isinstance(multiplier, Tensor) or multiplier.dtype.itemsize <= dtype.itemsize:
         return multiplier
     once = [slice(0, 1) if stride == 0 else slice(None) for stride in multiplier.stride()]
     return multiplier[tuple(once)].to(dtype).expand_as(multiplier)

@@ -13,27 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.narrow_kernels import (
+    add_narrow,
+    add_narrow_relu,
+    narrow_relu_rows,
+    narrow_relu_rows_over,
+)
+from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
 from dlgenome.compiled import compiled
 
-Scalar = np.floating[Any]
-Floats = NDArray[Scalar]
 MIN_ELEMENTS = 1 << 15
 """Below this many numbers the plain path is as fast."""
-
-
-@compiled
-def _slope(a: Scalar, b: Scalar, least: Scalar, one: Scalar, zero: Scalar) -> Scalar:
-    """Secant of ReLU between a and b; numbers are in the precision of the values."""
-    high = a if a > b else b
-    width = abs(a - b)
-    width = width if width > least else least
-    slope = high / width
-    slope = slope if slope < one else one
-    return slope if slope > zero else zero
 
 
 @compiled
@@ -43,7 +36,7 @@ def _relu_rows(
     for pair in range(r.shape[0]):
         r_row, m_row, out_row = r[pair], m[pair], out[pair]
         for i in range(x.size):
-            out_row[i] = m_row[i] * _slope(x[i], r_row[i], least, one, zero)
+            out_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
 
 
 @compiled
@@ -52,7 +45,7 @@ def _relu_rows_over(x: Floats, r: Floats, m: Floats, least: Scalar, one: Scalar,
     for pair in range(r.shape[0]):
         r_row, m_row = r[pair], m[pair]
         for i in range(x.size):
-            r_row[i] = m_row[i] * _slope(x[i], r_row[i], least, one, zero)
+            r_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
 
 
 @compiled
@@ -71,28 +64,30 @@ def relu_multiplier(
 ) -> Tensor | None:
     """Multiplier of the input of a ReLU from its kept inputs and the multiplier of its output.
 
-    Written over the values of the references where these are ``spare``. None where the values do not suit the
-    kernel; the caller then takes the plain path.
+    Written over the values of the references where these are ``spare``, and in their precision. None where
+    the values do not suit the kernel; the caller then takes the plain path.
     """
-    if batch != BatchAxis() or not is_worth_it(multiplier) or multiplier.dtype is not references.dtype:
+    if batch != BatchAxis() or not is_worth_it(multiplier) or not _suits(references, multiplier):
         return None
     order = _memory_order(references)
     if not references.permute(order).is_contiguous():
         return None
     laid_out = multiplier.permute(order).contiguous()
     kept = references.permute(order)
-    result = kept if spare else torch.empty_like(laid_out)
-    x = sequences.permute(order).reshape(step.sequences, -1).numpy()
-    r, m, out = (part.reshape(step.pairs, -1).numpy() for part in (kept, laid_out, result))
-    constants = _numbers(references.dtype)
+    result = kept if spare else torch.empty_like(kept)
+    x = _array(sequences.permute(order).reshape(step.sequences, -1))
+    r, m, out = (_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
+    constants, is_narrow = scalars(multiplier.dtype), references.dtype is torch.bfloat16
+    rows = narrow_relu_rows if is_narrow else _relu_rows
+    rows_over = narrow_relu_rows_over if is_narrow else _relu_rows_over
 
     def work(first: int, last: int) -> None:
         for sequence, row in enumerate(x):
             part = slice(max(first, sequence * step.references), min(last, (sequence + 1) * step.references))
             if part.start < part.stop and spare:
-                _relu_rows_over(row, r[part], m[part], *constants)
+                rows_over(row, r[part], m[part], *constants)
             elif part.start < part.stop:
-                _relu_rows(row, r[part], m[part], out[part], *constants)
+                rows(row, r[part], m[part], out[part], *constants)
 
     in_threads(work, step.pairs)
     return result.permute([order.index(axis) for axis in range(references.dim())])
@@ -100,18 +95,37 @@ def relu_multiplier(
 
 def add_relu(total: Tensor, value: Tensor) -> bool:
     """Add the ReLU of a value to ``total`` in its place; False, and nothing done, where they do not suit."""
+    kernel, zero = _add_relu if value.dtype is total.dtype else add_narrow_relu, scalars(total.dtype)[2]
+    return _in_place(lambda sums, terms: kernel(sums, terms, zero), total, value)
+
+
+def add_rounded(total: Tensor, value: Tensor) -> bool:
+    """Add a bfloat16 value to ``total`` in its place; False, and nothing done, where they do not suit."""
+    return value.dtype is torch.bfloat16 and _in_place(add_narrow, total, value)
+
+
+def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) -> bool:
+    """Run a pass over both, row by row, where they lie in memory alike."""
     order = _memory_order(total)
     rows, added = total.permute(order), value.permute(order)
-    alike = total.shape == value.shape and total.dtype is value.dtype
+    alike = total.shape == value.shape and _suits(value, total)
     if not (alike and is_worth_it(total) and rows.is_contiguous() and added.is_contiguous()):
         return False
-    sums, terms = rows.reshape(len(rows), -1).numpy(), added.reshape(len(rows), -1).numpy()
-    zero = _numbers(total.dtype)[2]
+    sums, terms = (_array(part.reshape(len(rows), -1)) for part in (rows, added))
     in_threads(
-        lambda first, last: _add_relu(sums[first:last].reshape(-1), terms[first:last].reshape(-1), zero),
-        len(rows),
+        lambda first, last: kernel(sums[first:last].reshape(-1), terms[first:last].reshape(-1)), len(rows)
     )
     return True
+
+
+def _suits(value: Tensor, wide: Tensor) -> bool:
+    """Whether a value is as wide as another, or bfloat16 beside float32."""
+    return value.dtype is wide.dtype or (value.dtype, wide.dtype) == (torch.bfloat16, torch.float32)
+
+
+def _array(value: Tensor) -> Any:
+    """The numbers in memory; those of bfloat16 as their bits."""
+    return value.view(torch.uint16).numpy() if value.dtype is torch.bfloat16 else value.numpy()
 
 
 def is_worth_it(value: Tensor) -> bool:
@@ -120,7 +134,7 @@ def is_worth_it(value: Tensor) -> bool:
     return known and value.numel() >= MIN_ELEMENTS
 
 
-def _numbers(dtype: torch.dtype) -> tuple[Scalar, Scalar, Scalar]:
+def scalars(dtype: torch.dtype) -> tuple[Scalar, Scalar, Scalar]:
     """The smallest positive number, one and zero, as numpy scalars of the precision."""
     scalar = np.float32 if dtype is torch.float32 else np.float64
     return scalar(torch.finfo(dtype).tiny), scalar(1), scalar(0)

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlgenome.attribution.kernels import Floats, Scalar, in_threads, is_worth_it
+from dlgenome.attribution.kernels import in_threads, is_worth_it, scalars
 from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
 from dlgenome.compiled import compiled
 
 Places = NDArray[np.int32]
@@ -22,68 +23,141 @@ Places = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the windows of a pool over positions lie."""
+    """Where the windows of a pool over positions lie, and whether a ReLU comes before it."""
 
     width: int
     stride: int
     padding: int
     dilation: int
+    after_relu: bool = False
 
     @property
-    def numbers(self) -> tuple[int, int, int, int]:
+    def numbers(self) -> tuple[Any, ...]:
         """All of it, in order."""
-        return self.width, self.stride, self.padding, self.dilation
+        return self.width, self.stride, self.padding, self.dilation, self.after_relu
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether no position is in two windows, and none is between two."""
+        return self.stride == self.width and self.dilation == 1
+
+
+@compiled
+def _first_inside(window: int, stride: int, padding: int, dilation: int) -> int:
+    """The first position of a window that is not padding."""
+    position = window * stride - padding
+    while position < 0:
+        position += dilation
+    return position
+
+
+@compiled
+def _maximum(
+    values: Floats,
+    best: Floats,
+    at: Places,
+    window: int,
+    width: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    after_relu: bool,
+) -> None:
+    """The maximum of one window of (positions, channels), and where it is; the first of equal ones."""
+    zero = values.dtype.type(0)
+    best[:] = -np.inf
+    at[:] = _first_inside(window, stride, padding, dilation)
+    for step in range(width):
+        position = window * stride - padding + step * dilation
+        if 0 <= position < values.shape[0]:
+            here = values[position]
+            for channel in range(values.shape[1]):
+                value = here[channel]
+                value = zero if after_relu and value <= zero else value
+                # not a number stays, as in torch
+                larger = value > best[channel] or value != value
+                best[channel] = value if larger else best[channel]
+                at[channel] = position if larger else at[channel]
 
 
 @compiled
 def _maxima(
-    rows: Floats, top: Floats, place: Places, width: int, stride: int, padding: int, dilation: int
+    rows: Floats,
+    top: Floats,
+    place: Places,
+    width: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    after_relu: bool,
 ) -> None:
-    """The maximum of each window of (rows, positions, channels), and where it is; the first of equal ones."""
-    positions, channels = rows.shape[1], rows.shape[2]
+    """The maximum of each window of (rows, positions, channels), and where it is."""
     for row in range(rows.shape[0]):
         for window in range(top.shape[1]):
             best, at = top[row, window], place[row, window]
-            best[:] = -np.inf
-            for step in range(width):
-                position = window * stride - padding + step * dilation
-                if 0 <= position < positions:
-                    values = rows[row, position]
-                    for channel in range(channels):
-                        value = values[channel]
-                        # not a number stays, as in torch
-                        larger = value > best[channel] or value != value
-                        best[channel] = value if larger else best[channel]
-                        at[channel] = position if larger else at[channel]
+            _maximum(rows[row], best, at, window, width, stride, padding, dilation, after_relu)
 
 
 @compiled
-def _scatter(
+def _back(
     x: Floats,
     top_x: Floats,
     at_x: Places,
     r: Floats,
-    top_r: Floats,
-    at_r: Places,
     m: Floats,
     out: Floats,
+    width: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    after_relu: bool,
+    least: Scalar,
     one: Scalar,
     zero: Scalar,
 ) -> None:
-    """Every window's multiplier to the position that made its difference; pairs of one sequence."""
-    channels = r.shape[2]
+    """Every window's multiplier to the position that made its difference; pairs of one sequence.
+
+    Loops over channels look at every position of a window instead of going to one of them: such loops become
+    vector instructions. ``out`` may hold anything, and be ``r`` where windows are side by side.
+    """
+    positions, channels = r.shape[1], r.shape[2]
+    side_by_side = stride == width and dilation == 1
+    covered = min(positions, m.shape[1] * stride - padding) if side_by_side else 0
+    top, share = np.empty(channels, r.dtype), np.empty(channels, r.dtype)
+    own, other = np.zeros(channels, r.dtype), np.zeros(channels, r.dtype)
+    at, winner = np.empty(channels, np.int32), np.empty(channels, np.int32)
     for pair in range(r.shape[0]):
-        for window in range(top_r.shape[1]):
+        out[pair, covered:] = zero
+        for window in range(m.shape[1]):
+            _maximum(r[pair], top, at, window, width, stride, padding, dilation, after_relu)
+            high, place, above = top_x[window], at_x[window], m[pair, window]
             for channel in range(channels):
-                high_x, high_r = top_x[window, channel], top_r[pair, window, channel]
-                place_x, place_r = at_x[window, channel], at_r[pair, window, channel]
-                rise = high_x - high_r
-                winner = place_x if high_x >= high_r else place_r
-                if rise == zero:
-                    share = one if place_x == place_r else zero
-                else:
-                    share = rise / (x[winner, channel] - r[pair, winner, channel])
-                out[pair, winner, channel] += share * m[pair, window, channel]
+                winner[channel] = place[channel] if high[channel] >= top[channel] else at[channel]
+            for step in range(width):
+                position = window * stride - padding + step * dilation
+                if 0 <= position < positions:
+                    one_x, one_r = x[position], r[pair, position]
+                    for channel in range(channels):
+                        wins = winner[channel] == position
+                        own[channel] = one_x[channel] if wins else own[channel]
+                        other[channel] = one_r[channel] if wins else other[channel]
+            for channel in range(channels):
+                rise = high[channel] - top[channel]
+                still = one if place[channel] == at[channel] else zero
+                high_own, high_other, slope = own[channel], other[channel], one
+                if after_relu:
+                    slope = relu_slope(high_own, high_other, least, one, zero)
+                    high_own = zero if high_own <= zero else high_own
+                    high_other = zero if high_other <= zero else high_other
+                part = rise / (high_own - high_other)
+                share[channel] = (still if rise == zero else part) * above[channel] * slope
+            for step in range(width):
+                position = window * stride - padding + step * dilation
+                if 0 <= position < positions:
+                    below = out[pair, position]
+                    for channel in range(channels):
+                        before = zero if side_by_side else below[channel]
+                        below[channel] = before + (share[channel] if winner[channel] == position else zero)
 
 
 def pooled(value: Tensor, windows: Windows, count: int) -> Tensor | None:
@@ -91,38 +165,40 @@ def pooled(value: Tensor, windows: Windows, count: int) -> Tensor | None:
 
     None where the value does not suit; the caller then takes the plain path.
     """
-    rows = _channels_last(value)
+    rows = _channels_last(value) if is_worth_it(value) else None
     if rows is None:
         return None
     return torch.from_numpy(_find(rows, windows, count)[0]).transpose(1, 2)
 
 
 def pool_multiplier(
-    sequences: Tensor, references: Tensor, multiplier: Tensor, step: StepShape, windows: Windows
+    sequences: Tensor,
+    references: Tensor,
+    multiplier: Tensor,
+    step: StepShape,
+    windows: Windows,
+    spare: bool = False,
 ) -> Tensor | None:
     """Multiplier of the input of a maximum over windows, from its kept inputs and that of its output.
 
-    None where the values do not suit, or the multiplier is to be differentiated; the caller then takes the
-    plain path.
+    May be written over the values of the references where these are ``spare``. None where the values do not
+    suit, or the multiplier is to be differentiated; the caller then takes the plain path.
     """
     x, r = _channels_last(sequences), _channels_last(references)
-    suits = multiplier.dtype is references.dtype and not multiplier.requires_grad
+    suits = is_worth_it(references) and multiplier.dtype is references.dtype and not multiplier.requires_grad
     if x is None or r is None or not suits:
         return None
     m = multiplier.transpose(1, 2).contiguous().numpy()
-    out, count = np.zeros_like(r), m.shape[1]
+    out, count = r if spare and windows.side_by_side else np.empty_like(r), m.shape[1]
     top_x, at_x = _find(x, windows, count)
-    one, zero = r.dtype.type(1), r.dtype.type(0)
+    settings: list[Any] = [*windows.numbers, *scalars(references.dtype)]
 
     def work(first: int, last: int) -> None:
-        top_r, at_r = _empty(r[first:last], count)
-        _maxima(r[first:last], top_r, at_r, *windows.numbers)
         for sequence in range(first // step.references, -(-last // step.references)):
             low = max(first, sequence * step.references)
             part = slice(low, min(last, (sequence + 1) * step.references))
-            own = slice(part.start - first, part.stop - first)
             known = (x[sequence], top_x[sequence], at_x[sequence])
-            _scatter(*known, r[part], top_r[own], at_r[own], m[part], out[part], one, zero)
+            _back(*known, r[part], m[part], out[part], *settings)
 
     in_threads(work, step.pairs)
     return torch.from_numpy(out).transpose(1, 2)
@@ -130,7 +206,7 @@ def pool_multiplier(
 
 def _channels_last(value: Tensor) -> Floats | None:
     """(rows, positions, channels) of a value that lies so in memory."""
-    if value.dim() != 3 or not is_worth_it(value) or not value.transpose(1, 2).is_contiguous():
+    if value.dim() != 3 or not value.transpose(1, 2).is_contiguous():
         return None
     rows: Floats = value.transpose(1, 2).numpy()
     return rows
@@ -144,4 +220,4 @@ def _find(rows: Floats, windows: Windows, count: int) -> tuple[Floats, Places]:
 
 def _empty(rows: Floats, count: int) -> tuple[Any, Any]:
     shape = (len(rows), count, rows.shape[2])
-    return np.empty(shape, rows.dtype), np.zeros(shape, np.int32)
+    return np.empty(shape, rows.dtype), np.empty(shape, np.int32)

@@ -3,34 +3,122 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from operator import getitem
+
+from torch import Tensor
 
 from dlgenome.attribution.lowering import Program, Step
+from dlgenome.attribution.narrow import NarrowConvolution
 from dlgenome.attribution.precise import precise_steps
-from dlgenome.attribution.rules.base import Ref
+from dlgenome.attribution.rules.base import Ref, Rule, aten
+from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution, SamePadding
 from dlgenome.attribution.rules.elementwise import Relu
-from dlgenome.attribution.rules.linear import Add
+from dlgenome.attribution.rules.linear import Add, BatchNorm, Dense, batch_norm_factor
+from dlgenome.attribution.rules.pooling import POOL, PooledRelu
 from dlgenome.attribution.rules.residual import RESIDUAL_RELU
+
+_WEIGHTED = (Convolution, SamePadding, AnyConvolution, Dense)
+"""Rules of operations with weights (outputs, ...) and a bias as their second and third arguments."""
 
 
 def put_together(program: Program) -> Program:
-    """The program with ``a + relu(b)`` as one operation wherever nothing else reads the ReLU.
+    """The program with fewer passes over memory; the same but for rounding.
 
-    Not among the last operations, which are few numbers in float64.
+    A batch normalisation of what a convolution or a dense layer makes becomes part of their weights, and
+    ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
+    what lies between. Not among the last operations, which are few numbers in float64.
     """
-    precise = precise_steps(program)
-    makers = {step.call.name: step for step in program.steps}
+    return _with_relus_inside(_with_normalised_weights(program))
+
+
+def _with_normalised_weights(program: Program) -> Program:
+    precise, makers, readers = precise_steps(program), _makers(program), _readers(program)
+    steps, gone, parameters = list[Step](), set[str](), dict(program.parameters)
+    for step in program.steps:
+        norm = _alone(step, makers, readers, BatchNorm) if step.call.op is getitem else None
+        weighted = None if norm is None else _alone(norm, makers, readers, *_WEIGHTED)
+        folded = None
+        if norm is not None and weighted is not None and weighted.call.name not in precise:
+            folded = _folded(weighted, norm, parameters)
+        if norm is None or weighted is None or folded is None:
+            steps.append(step)
+            continue
+        names = [f"{step.call.name}/{part}" for part in ("weight", "bias")]
+        parameters.update(zip(names, folded, strict=True))
+        args = (weighted.call.args[0], *map(Ref, names), *weighted.call.args[3:])
+        call = replace(weighted.call, name=step.call.name, args=args, info=step.call.info)
+        steps.append(Step(call, weighted.rule))
+        gone |= {norm.call.name, weighted.call.name}
+    return _without(replace(program, steps=tuple(steps), parameters=parameters), gone)
+
+
+def _alone(step: Step, makers: Mapping[str, Step], readers: Counter[str], *rules: type[Rule]) -> Step | None:
+    """What makes the first argument of a step, where it has one of these rules and no other reader."""
+    first = step.call.args[0]
+    made = makers.get(first.name) if isinstance(first, Ref) else None
+    return made if made is not None and _kind(made.rule) in rules and readers[first.name] == 1 else None
+
+
+def _kind(rule: Rule) -> type[Rule]:
+    return type(rule.rule if isinstance(rule, NarrowConvolution) else rule)
+
+
+def _folded(weighted: Step, norm: Step, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Weights and bias that normalise what they make; None where they are no parameters of the model."""
+    args = weighted.call.args
+    channels_last = _kind(weighted.rule) is Dense and len(weighted.call.output.dims) != 2
+    transposed = _kind(weighted.rule) is AnyConvolution and args[6]
+    if weighted.call.kwargs or channels_last or transposed:
+        return None
+    named = [args[1], args[2] if len(args) > 2 else None, *norm.call.args[1:5]]
+    if any(one is not None and getattr(one, "name", None) not in parameters for one in named):
+        return None
+    weight, bias, scale, shift, mean, variance = (
+        None if one is None else parameters[one.name].double() for one in named
+    )
+    if weight is None or mean is None or variance is None:
+        return None
+    factor = batch_norm_factor(scale, variance, norm.call.args[6])
+    moved = ((0 if bias is None else bias) - mean) * factor + (0 if shift is None else shift)
+    kind = parameters[args[1].name].dtype
+    return (weight * factor.view(-1, *[1] * (weight.dim() - 1))).to(kind), moved.to(kind)
+
+
+def _makers(program: Program) -> dict[str, Step]:
+    return {step.call.name: step for step in program.steps}
+
+
+def _readers(program: Program) -> Counter[str]:
+    """How many operations read each value; the output is read once more."""
     readers = Counter(ref.name for step in program.steps for ref in step.call.inputs)
     readers[program.output] += 1
+    return readers
+
+
+def _without(program: Program, gone: set[str]) -> Program:
+    """The program without operations that nothing reads any more."""
+    infos = {name: info for name, info in program.infos.items() if name not in gone}
+    return replace(program, steps=tuple(s for s in program.steps if s.call.name not in gone), infos=infos)
+
+
+def _with_relus_inside(program: Program) -> Program:
+    precise, makers, readers = precise_steps(program), _makers(program), _readers(program)
     steps: list[Step] = []
     gone: set[str] = set()
     for step in program.steps:
-        relu = None if step.call.name in precise else _added_relu(step, makers, readers)
-        steps.append(step if relu is None else _residual(step, relu))
+        made, relu = step, None
+        if step.call.name in precise:
+            pass
+        elif (relu := _added_relu(step, makers, readers)) is not None:
+            made = _residual(step, relu)
+        elif (relu := _pooled_relu(step, makers, readers)) is not None:
+            made = _pool(step, relu)
+        steps.append(made)
         if relu is not None:
             gone.add(relu.call.name)
-    infos = {name: info for name, info in program.infos.items() if name not in gone}
-    return replace(program, steps=tuple(s for s in steps if s.call.name not in gone), infos=infos)
+    return _without(replace(program, steps=tuple(steps)), gone)
 
 
 def _added_relu(step: Step, makers: dict[str, Step], readers: Counter[str]) -> Step | None:
@@ -53,3 +141,17 @@ def _residual(step: Step, relu: Step) -> Step:
     infos = (call.output, relu.call.input_infos[0])
     fused = replace(call, op="add(relu)", args=inputs, kwargs={}, inputs=inputs, input_infos=infos)
     return Step(fused, RESIDUAL_RELU)
+
+
+def _pooled_relu(step: Step, makers: Mapping[str, Step], readers: Counter[str]) -> Step | None:
+    """The ReLU of what is pooled over positions, or None."""
+    if step.rule is not POOL or step.call.op is not aten.max_pool1d.default:
+        return None
+    return _alone(step, makers, readers, Relu)
+
+
+def _pool(step: Step, relu: Step) -> Step:
+    pool, below = step.call, relu.call
+    args = (below.args[0], *pool.args[1:])
+    call = replace(pool, op="max_pool1d(relu)", args=args, inputs=below.inputs, input_infos=below.input_infos)
+    return Step(call, PooledRelu(below, pool))

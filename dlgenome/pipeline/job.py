@@ -85,6 +85,8 @@ def prepare(
     targets = parse_targets(config.targets)
     devices = resolve_devices(config.device)
     _check_precision(config, devices)
+    if config.compile and devices[0].type != "cuda":
+        log.warning("--compile records the steps of CUDA devices; on %s it changes nothing.", devices[0])
     genome, table = _open_inputs(config, paths, stack, stdin)
     selection = select(
         table,

@@ -14,6 +14,7 @@ from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
 from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.readout import Readout
+from dlgenome.attribution.recording import CudaRecorder
 from dlgenome.config import RunConfig, architecture_arguments
 from dlgenome.errors import InputError, UsageError
 from dlgenome.model.checkpoint import LoadedModel
@@ -111,6 +112,7 @@ def make_explainer(
             dtype=PRECISIONS[config.precision],
             method=Method(rules=config.rule, max_pool=config.max_pool),
             keep_pairs=config.reference_se,
+            recorder=CudaRecorder(device) if config.compile and device.type == "cuda" else None,
         )
         for fold in folds
     ]

@@ -21,7 +21,7 @@ Request = Mapping[str, Any]
 _MAY_CHANGE = frozenset(
     {
         *("output", "overwrite", "resume", "force_unlock", "dry_run", "threads", "batch_size"),
-        *("fail_fast", "max_failures", "max_delta", "device"),
+        *("fail_fast", "max_failures", "max_delta", "device", "compile"),
     }
 )
 """Settings that say where and how a run is done, not what comes out of it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlgenome.errors import UsageError
-from dlgenome.references.kernels import LONGEST, shuffle_batch
+from dlgenome.references.stretches import shuffle_all_bases
+from dlgenome.references.walks import LONGEST, shuffle_dinucleotides
 from dlgenome.types import Codes
 
 
@@ -26,7 +29,7 @@ def check_shuffle_length(length: int) -> None:
 
 
 def shuffle_sequences(
-    codes: Codes, n_references: int, seed: int, *, dinucleotides: bool, first: int = 0
+    codes: Codes, n_references: int, seed: int, *, dinucleotides: bool, first: int = 0, threads: int = 1
 ) -> Codes:
     """Shuffles of (sequences, length) codes, shape (sequences, references, length).
 
@@ -35,9 +38,20 @@ def shuffle_sequences(
     """
     check_shuffle_length(codes.shape[1])
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
-    digests = np.array([sequence_digest(sequence) for sequence in codes], dtype=np.uint64)
     shuffled = np.empty((codes.shape[0], n_references, codes.shape[1]), dtype=np.uint8)
-    shuffle_batch(codes, digests, np.uint64(seed), dinucleotides, shuffled, np.uint64(first))
+    shuffle = shuffle_dinucleotides if dinucleotides else shuffle_all_bases
+
+    def fill(part: slice) -> None:
+        digests = np.array([sequence_digest(sequence) for sequence in codes[part]], dtype=np.uint64)
+        shuffle(codes[part], digests, np.uint64(seed), shuffled[part], np.uint64(first))
+
+    bounds = [len(codes) * number // threads for number in range(threads + 1)]
+    parts = [slice(*pair) for pair in pairwise(bounds)]
+    if threads == 1:
+        fill(parts[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, parts))
     return shuffled
 
 

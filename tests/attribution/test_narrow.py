@@ -11,8 +11,10 @@ from torch import nn
 
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.kernels import add_relu, add_rounded, relu_multiplier
+from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
-from dlgenome.attribution.narrow import NarrowConvolution, with_narrow_convolutions
+from dlgenome.attribution.narrow import BoundNarrow, NarrowConvolution, with_narrow_convolutions
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
@@ -74,3 +76,87 @@ def test_neighbours_and_threads_change_no_bit(batch_size: int, random_codes: Any
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(together.hypothetical[3], alone.hypothetical[0])
+
+
+def halves(seed: int, *shape: int) -> torch.Tensor:
+    """Numbers of every size and sign, with all that are none among them."""
+    bits = torch.randint(-(2**15), 2**15, shape, generator=torch.Generator().manual_seed(seed))
+    return bits.to(torch.int16).view(torch.bfloat16)
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_the_pass_back_through_a_relu_rounds_as_torch_does(spare: bool) -> None:
+    step = StepShape(2, 3)
+    x, r = halves(1, 2, 16, 3000), halves(2, 6, 16, 3000)
+    multiplier = torch.randn(6, 16, 3000, generator=torch.Generator().manual_seed(3)) * halves(4, 6, 16, 3000)
+    wide_x, wide_r = x.float().repeat_interleave(3, 0), r.float()
+    width = (wide_x - wide_r).abs().clamp_min(torch.finfo(torch.float32).tiny)
+    slope = (torch.maximum(wide_x, wide_r) / width).clamp(0, 1)
+    known = ~slope.isnan() & wide_x.isfinite() & wide_r.isfinite()
+    expected = (multiplier * slope).bfloat16()
+    found = relu_multiplier(x, r, multiplier, step, BatchAxis(), spare)
+    assert found is not None
+    assert (found.data_ptr() == r.data_ptr()) == spare
+    assert known.float().mean() > 0.9
+    assert same(found[known], expected[known])
+
+
+def test_what_is_added_is_what_torch_adds() -> None:
+    value = halves(5, 2, 16, 3000)
+    total = torch.randn(2, 16, 3000, generator=torch.Generator().manual_seed(6))
+    whole, positive = total.clone(), total.clone()
+    assert add_rounded(whole, value)
+    assert add_relu(positive, value)
+    assert same(whole, total + value.float())
+    assert same(positive, total + value.float().relu())
+    assert not add_rounded(total, value.transpose(1, 2).contiguous().transpose(1, 2))
+    assert not add_rounded(total.double(), value)
+    assert not add_rounded(total, value.float())
+
+
+class Tails(nn.Module):
+    """Convolutions whose values go into a ReLU, into two ReLUs, into another function, and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(n, 32, 3, padding=1) for n in (4, 32, 32, 32, 32))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        first, second, third, fourth, last = self.convs
+        x = second(first(x).relu()).relu()
+        made = third(x)
+        x = made.relu() + made.sigmoid()
+        return last(fourth(x).tanh())[:, :, :1].flatten(1)
+
+
+def test_values_stay_narrow_only_on_their_way_into_one_relu(random_codes: Any) -> None:
+    torch.manual_seed(5)
+    program = with_narrow_convolutions(lower(capture(Tails().eval(), (4, LENGTH))))
+    rules = [step.rule for step in program.steps if isinstance(step.rule, NarrowConvolution)]
+    assert [rule.leaves_narrow for rule in rules] == [True, True, False, False, False]
+    explaining = DeepLift(program, targets=32, n_references=REFERENCES, batch_size=10)
+    bound = [rule for rule in explaining.engine._rules.values() if isinstance(rule, BoundNarrow)]
+    assert len(bound) == 4
+    torch.manual_seed(5)
+    wide = lower(capture(Tails().eval(), (4, LENGTH), dtype=torch.float64))
+    exact = DeepLift(wide, targets=32, n_references=REFERENCES, batch_size=10, dtype=torch.float64)
+    codes, references = random_codes(7, 2, LENGTH), random_codes(8, 2, REFERENCES, LENGTH)
+    pairs = zip(explaining.explain(codes, references), exact.explain(codes, references), strict=True)
+    for found, expected in pairs:
+        scale = np.abs(expected.hypothetical).max()
+        assert np.abs(found.hypothetical - expected.hypothetical).max() < 0.05 * scale
+
+
+def test_small_values_take_the_plain_path_to_the_same_scores(random_codes: Any) -> None:
+    codes, references = random_codes(9, 2, LENGTH), random_codes(10, 2, REFERENCES, LENGTH)
+    program = with_narrow_convolutions(program_of())
+    (fused,) = explainer(program).explain(codes, references)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", 1 << 40)
+        (plain,) = explainer(program).explain(codes, references)
+    scale = np.abs(plain.hypothetical).max()
+    assert np.abs(fused.hypothetical - plain.hypothetical).max() < 1e-3 * scale

@@ -136,6 +136,16 @@ def test_bfloat16_is_near_and_says_so_in_the_identity(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
+def test_compile_changes_no_score_and_says_where_it_does_nothing(
+    attribute: Attribute, tmp_path: Path, finished: Path, read_scores: Read
+) -> None:
+    result = attribute("-o", tmp_path / "run", "--compile", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert "--compile records the steps of CUDA devices; on cpu it changes nothing" in result.stderr
+    found = read_scores(tmp_path / "run.counts_scores.h5")["shap/seq"]
+    assert (found == read_scores(Path(f"{finished}.counts_scores.h5"))["shap/seq"]).all()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

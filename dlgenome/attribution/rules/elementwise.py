@@ -60,6 +60,10 @@ class Relu(Elementwise):
     owns_output = True
     steady = True
 
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """What is positive; in float32 where a convolution left its values in bfloat16."""
+        return as_float32(super().forward(call, args, kwargs))
+
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier times the secant, in one pass over memory where the values allow it."""
         kept, batch = (saved.sequences[0], saved.references[0]), call.input_batch(0)
@@ -68,8 +72,14 @@ class Relu(Elementwise):
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """On one piece the quotient leaves [0, 1], or is infinite, and the clamp restores the exact slope."""
+        x, r = as_float32(x), as_float32(r)
         width = (x - r).abs_().clamp_min_(torch.finfo(r.dtype).tiny)
         return torch.maximum(x, r).div_(width).clamp_(0, 1)
+
+
+def as_float32(value: Tensor) -> Tensor:
+    """The value, widened where it is in bfloat16."""
+    return value.float() if value.dtype is torch.bfloat16 else value
 
 
 Pieces = Callable[[Call, tuple[Any, ...]], tuple[list[float], list[float]]]

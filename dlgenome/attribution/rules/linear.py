@@ -245,7 +245,7 @@ class BatchNorm(Linear):
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor | None, ...]:
         """Normalised values, in the memory layout of the input."""
         value, weight, bias, mean, variance, _, epsilon = args
-        factor = _factor(weight, variance, epsilon)
+        factor = batch_norm_factor(weight, variance, epsilon)
         shift = (bias if bias is not None else 0) - mean * factor
         channels = (1, -1, *[1] * (value.dim() - 2))
         return (torch.addcmul(shift.view(channels), value, factor.view(channels)), None, None)
@@ -258,11 +258,13 @@ class BatchNorm(Linear):
         """Multiplier times the factor of its channel."""
         _, weight, _, _, variance, _, epsilon = saved.args
         return [
-            multiplier[0] * _factor(weight, variance, epsilon).view(1, -1, *[1] * (multiplier[0].dim() - 2))
+            multiplier[0]
+            * batch_norm_factor(weight, variance, epsilon).view(1, -1, *[1] * (multiplier[0].dim() - 2))
         ]
 
 
-def _factor(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
+def batch_norm_factor(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
+    """What batch normalisation multiplies each channel by at prediction time."""
     inverse = (variance + epsilon).rsqrt()
     return inverse if weight is None else weight * inverse
 

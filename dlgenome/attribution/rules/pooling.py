@@ -9,6 +9,7 @@ but divided per window before windows are added, which keeps overlapping windows
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.pool_kernels import Windows, pool_multiplier, pooled
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
+from dlgenome.attribution.rules.elementwise import RELU, as_float32
 
 
 class Maxima(NamedTuple):
@@ -45,7 +47,7 @@ class MaxPool(Rule):
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pooled values; positions too where the operation returns them."""
-        windows = self._windows(call, args, kwargs)
+        windows = self.windows(call, args, kwargs)
         if windows is not None and call.op is aten.max_pool1d.default:
             made = pooled(args[0], windows, call.output.dims[-1])
             if made is not None:
@@ -55,17 +57,17 @@ class MaxPool(Rule):
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multiplier scattered to the position that made each difference."""
         m = multiplier[0] if isinstance(multiplier, list) else multiplier
-        windows = self._windows(call, saved.args, saved.kwargs)
+        windows = self.windows(call, saved.args, saved.kwargs)
         if windows is not None:
             kept = saved.sequences[0], saved.references[0]
-            made = pool_multiplier(*kept, m, saved.step, windows)
+            made = pool_multiplier(*kept, m, saved.step, windows, saved.spare)
             if made is not None:
                 return [made]
         x, r = (self._maxima(kept[0].contiguous(), saved) for kept in (saved.sequences, saved.references))
         spread = _scatter(x, r, m.flatten(-self.axes), saved.step, call.input_batch(0))
         return [spread.reshape(call.input_infos[0].shape(saved.step.pairs))]
 
-    def _windows(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Windows | None:
+    def windows(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Windows | None:
         """The windows of a pool over positions, for the kernels; None where they do not know the call."""
         if self.axes != 1 or self.adaptive or call.input_batch(0) != BatchAxis():
             return None
@@ -91,6 +93,44 @@ def _number(value: Any) -> int:
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: int) -> int:
     given = args[place] if len(args) > place else kwargs.get(name)
     return default if given is None or given == [] else _number(given)
+
+
+class PooledRelu(Rule):
+    """``max(x, 0)`` and then its maximum over windows of positions, in one pass over memory.
+
+    Stands for two operations of a program; `rewriting.py` puts it in their place.
+    """
+
+    title = "rescale (piecewise linear), rescale (max-pool)"
+    owns_output = True
+    steady = True
+    fresh = True
+    keeps = "inputs"
+
+    def __init__(self, relu: Call, pool: Call) -> None:
+        self._relu, self._pool = relu, pool
+        windows = POOL.windows(pool, pool.args, pool.kwargs)
+        self._windows = None if windows is None else replace(windows, after_relu=True)
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pooled values of what is positive."""
+        value = as_float32(args[0])
+        made = None
+        if self._windows is not None:
+            made = pooled(value, self._windows, call.output.dims[-1])
+        return made if made is not None else POOL.forward(self._pool, (value.relu(), *args[1:]), kwargs)
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Multiplier at the position that made each difference, times the secant there."""
+        x, r = as_float32(saved.sequences[0]), as_float32(saved.references[0])
+        if self._windows is not None:
+            made = pool_multiplier(x, r, multiplier, saved.step, self._windows, saved.spare)
+            if made is not None:
+                return [made]
+        positive = replace(saved, sequences=(x.relu(),), references=(r.relu(),), spare=False)
+        (below,) = POOL.backward(self._pool, multiplier, positive)
+        assert below is not None
+        return RELU.backward(self._relu, below, replace(saved, sequences=(x,), references=(r,), spare=False))
 
 
 class AxisMax(Rule):
@@ -160,8 +200,10 @@ def _scatter(x: Maxima, r: Maxima, multiplier: Tensor, step: StepShape, batch: B
     return step.flat_pairs(spread, batch)
 
 
+POOL = MaxPool(1)
+
 RULES: dict[Any, Rule] = {
-    aten.max_pool1d.default: MaxPool(1),
+    aten.max_pool1d.default: POOL,
     aten.max_pool1d_with_indices.default: MaxPool(1),
     aten.max_pool2d.default: MaxPool(2),
     aten.max_pool2d_with_indices.default: MaxPool(2),

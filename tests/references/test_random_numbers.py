@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlgenome.compiled import compiled
-from dlgenome.references import kernels
+from dlgenome.references import random_numbers
 
 MASK = 2**64 - 1
 PUBLISHED_SPLITMIX64 = [  # the first outputs for the seed 1234567
@@ -31,7 +31,7 @@ def test_generator_gives_the_published_splitmix64_numbers() -> None:
     state = np.uint64(1234567)
     numbers = []
     for _ in range(5):
-        number, following = kernels.random_64(state)
+        number, following = random_numbers.random_64(state)
         numbers.append(int(number))
         state = np.uint64(following)
     assert numbers == PUBLISHED_SPLITMIX64
@@ -42,7 +42,7 @@ def test_generator_gives_the_published_splitmix64_numbers() -> None:
 @pytest.mark.parametrize("bound", [1, 2, 3, 7, 1000, 3 << 30, 2**32 - 1])
 def test_bounded_number_is_the_high_half_product_of_the_first_number_that_is_not_rejected(bound: int) -> None:
     for start in range(200):
-        number, _ = kernels.random_below(np.uint64(bound), np.uint64(start))
+        number, _ = random_numbers.random_below(np.uint64(bound), np.uint64(start))
         products = ((bits >> 32) * bound for bits in plain_splitmix64(start))
         accepted = next(product for product in products if product % 2**32 >= 2**32 % bound)
         assert number == accepted >> 32
@@ -52,7 +52,7 @@ def test_bounded_numbers_are_uniform_where_multiplying_alone_would_not_be(
     standard_deviations_from_uniform: Callable[..., float],
 ) -> None:
     bound = np.uint64(3 << 30)
-    draws = [int(kernels.random_below(bound, np.uint64(state))[0]) % 3 for state in range(6000)]
+    draws = [int(random_numbers.random_below(bound, np.uint64(state))[0]) % 3 for state in range(6000)]
     assert standard_deviations_from_uniform(draws, range(3)) < 5
     unguarded = [((next(plain_splitmix64(state)) >> 32) * (3 << 30) >> 32) % 3 for state in range(6000)]
     assert standard_deviations_from_uniform(unguarded, range(3)) > 100
@@ -62,7 +62,9 @@ def test_bounded_numbers_are_uniform_where_multiplying_alone_would_not_be(
 def test_bounded_64_bit_numbers_are_uniform(
     bound: int, standard_deviations_from_uniform: Callable[..., float]
 ) -> None:
-    draws = [int(kernels.random_below_64(np.uint64(bound), np.uint64(state))[0]) for state in range(6000)]
+    draws = [
+        int(random_numbers.random_below_64(np.uint64(bound), np.uint64(state))[0]) for state in range(6000)
+    ]
     assert all(0 <= draw < bound for draw in draws)
     if bound > 1:
         parts = [draw * min(bound, 3) // bound for draw in draws] if bound > 5 else draws
@@ -71,16 +73,12 @@ def test_bounded_64_bit_numbers_are_uniform(
 
 def test_streams_of_neighbouring_seeds_sequences_and_references_all_differ() -> None:
     starts = {
-        int(kernels.stream_state(np.uint64(seed), np.uint64(digest), np.uint64(reference)))
+        int(random_numbers.stream_state(np.uint64(seed), np.uint64(digest), np.uint64(reference)))
         for seed in range(8)
         for digest in range(8)
         for reference in range(8)
     }
     assert len(starts) == 8**3
-
-
-def test_shuffles_run_without_the_interpreter_lock() -> None:
-    assert kernels.shuffle_batch.targetoptions["nogil"]  # type: ignore[attr-defined]
 
 
 def test_function_is_compiled_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

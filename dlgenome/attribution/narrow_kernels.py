@@ -1,0 +1,66 @@
+"""Passes over values that a convolution left in bfloat16, for `kernels.py`.
+
+numba has no bfloat16: its bits are the upper half of those of a float32, and so they are handled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
+from dlgenome.compiled import compiled
+
+Halves = NDArray[np.uint16]
+_SIXTEEN, _ONE, _BELOW_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
+_NOT_A_NUMBER = np.uint16(0x7FC0)
+
+
+@compiled
+def _widened(half: np.uint16) -> np.float32:
+    return np.uint32(np.uint32(half) << _SIXTEEN).view(np.float32)
+
+
+@compiled
+def _rounded(value: np.float32) -> np.uint16:
+    """The nearest bfloat16, of two the even one."""
+    bits = np.float32(value).view(np.uint32)
+    up = bits + (_BELOW_HALF + ((bits >> _SIXTEEN) & _ONE))
+    return np.uint16(up >> _SIXTEEN) if value == value else _NOT_A_NUMBER
+
+
+@compiled
+def narrow_relu_rows(
+    x: Halves, r: Halves, m: Floats, out: Halves, least: Scalar, one: Scalar, zero: Scalar
+) -> None:
+    """Multipliers of the input of a ReLU for pairs of one sequence, as the next convolution takes them."""
+    for pair in range(r.shape[0]):
+        r_row, m_row, out_row = r[pair], m[pair], out[pair]
+        for i in range(x.size):
+            slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
+            out_row[i] = _rounded(m_row[i] * slope)
+
+
+@compiled
+def narrow_relu_rows_over(x: Halves, r: Halves, m: Floats, least: Scalar, one: Scalar, zero: Scalar) -> None:
+    """As above, over the values of the references."""
+    for pair in range(r.shape[0]):
+        r_row, m_row = r[pair], m[pair]
+        for i in range(x.size):
+            slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
+            r_row[i] = _rounded(m_row[i] * slope)
+
+
+@compiled
+def add_narrow_relu(total: Floats, value: Halves, zero: Scalar) -> None:
+    """Add the ReLU of a value to ``total``."""
+    for i in range(total.size):
+        wide = _widened(value[i])
+        total[i] += zero if wide <= zero else wide
+
+
+@compiled
+def add_narrow(total: Floats, value: Halves) -> None:
+    """Add a value to ``total``."""
+    for i in range(total.size):
+        total[i] += _widened(value[i])
