@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def shuffle_sequences(
     if threads == 1:
         fill(parts[0])
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, parts))
+        list(_pool(threads).map(fill, parts))
     return shuffled
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="dlgenome-shuffle")
 
 
 @dataclass(frozen=True, slots=True)
