@@ -163,9 +163,12 @@ def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
     """Functional dropout that ignores prediction mode made to heed it; one note each."""
     aten, notes = torch.ops.aten, []
     kinds = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+    places = {kind.default: (2, False) for kind in kinds}
+    places[aten.scaled_dot_product_attention.default] = (4, 0.0)
     for node in exported.graph.nodes:
-        if node.target in [kind.default for kind in kinds] and node.args[2]:
-            node.args = (*node.args[:2], False)
+        place, off = places.get(node.target, (0, None))
+        if off is not None and len(node.args) > place and node.args[place]:
+            node.update_arg(place, off)
             notes.append(f"functional dropout at {source_of(node, '').line} is switched off")
     return tuple(notes)
 
@@ -251,7 +254,8 @@ def source_of(node: fx.Node, root: str) -> Source:
 
 
 def _line(trace: str) -> str:
-    frames = [f for f in re.findall(r'File "([^"]+)", line (\d+)', trace) if not f[0].startswith("<eval_")]
+    """The innermost line outside torch; none where that is of a program that was made, as of TorchScript."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
     own = [frame for frame in frames if "/torch/" not in frame[0]]
     file, line = (own or frames or [("", "")])[-1]
-    return f"{file}, line {line}" if file else ""
+    return "" if not file or file.startswith("<eval_") else f"{file}, line {line}"

@@ -81,6 +81,9 @@ def test_torchscript_is_converted_with_a_note_and_equal_scores(
     assert not program.refusals
     own, other = explain(Reversed(net), SHAPE), explain(Reversed(net), SHAPE, program=program)
     assert own.program.notes == ()
+    lines = {str(step.call.op): step.call.source.line for step in program.steps}
+    assert lines["aten.gelu.default"] == ""
+    assert "test_capture.py, line" in lines["aten.flip.default"]
     torch.testing.assert_close(other.multipliers[0], own.multipliers[0], rtol=0, atol=1e-14)
 
 
