@@ -11,7 +11,7 @@ from io import StringIO
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Neither warnings nor log lines of torch meanwhile, nor the graphs that it prints when an export fails."""
+    """Neither warnings nor log lines of torch meanwhile, nor the graphs that it prints."""
     logger = logging.getLogger("torch")
     previous = logger.level
     logger.setLevel(logging.CRITICAL)

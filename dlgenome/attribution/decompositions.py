@@ -82,7 +82,7 @@ def attention(
         logits = torch.where(allowed, logits, -math.inf)
     if mask is not None:
         logits = torch.where(mask, logits, -math.inf) if mask.dtype is torch.bool else logits + mask
-        return aten._safe_softmax(logits, -1) @ value
+        return torch.matmul(aten._safe_softmax(logits, -1), value)
     return logits.softmax(-1) @ value
 
 

@@ -47,7 +47,7 @@ class Gradient(Rule):
 
 
 class Held(Rule):
-    """Yes or no, or whole numbers, of the sequence and of the reference each as it is: no gradient goes back."""
+    """Yes or no, of the sequence and of the reference each as it is: no gradient goes back."""
 
     title = "identity"
     steady = True
