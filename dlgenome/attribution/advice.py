@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 _INSTEAD: dict[str, str] = {
     "argmax": "an index carries no contribution; use a softmax or a maximum",
     "argmin": "an index carries no contribution; use a softmax or a minimum",
@@ -17,9 +20,17 @@ _INSTEAD: dict[str, str] = {
     "randn_like": "leave random numbers out of the forward pass at prediction time",
     "sort": "use a maximum, or a softmax that weights the values",
     "sum": "name the axes, as in x.sum(dim=(1, 2))",
+    "vmap": "write the operation for the whole batch at once, by broadcasting",
     "topk": "use a maximum, or a softmax that weights the values",
 }
 _GENERAL = "write it with operations that have rules (docs/operations.md), or give it one with --plugin"
+
+
+def operation_name(operation: Any) -> str:
+    """How a user knows an operation; torch writes functions of its own, as in vmap, with their addresses."""
+    if not inspect.isroutine(operation):
+        return str(operation)
+    return "torch.vmap" if operation.__name__.endswith("_batch_dim") else str(operation.__name__)
 
 
 def instead_of(operation: str) -> str:

@@ -8,6 +8,7 @@ operations. The user's module is copied first and never changed.
 from __future__ import annotations
 
 import copy
+import linecache
 import logging
 import re
 import traceback
@@ -18,14 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from dlgenome.attribution import torchscript
 from dlgenome.attribution.decompositions import OWN
+from dlgenome.attribution.fixed_batch import find_fixing, with_open_batch
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Rule, Source
 from dlgenome.errors import UnsupportedModelError
@@ -81,14 +81,14 @@ def capture(
             raise
         except Exception as error:
             if _is_final(error):
-                raise UnsupportedModelError(_explain(error)) from error
+                raise UnsupportedModelError(_explain(error, frozen, example)) from error
             refused = error
         try:
             return _trace(frozen, example, _decompositions(rules), root)
         except Exception as error:
             log.debug("tracing stopped, too: %s", error)
             clearer = error if _is_final(error) else refused
-            raise UnsupportedModelError(_explain(clearer)) from clearer
+            raise UnsupportedModelError(_explain(clearer, frozen, example)) from clearer
 
 
 def _export(
@@ -141,7 +141,7 @@ def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str)
             tracing_mode="symbolic",
             decomposition_table=table,
             _allow_non_fake_inputs=True,
-        )(_with_open_batch(example))
+        )(with_open_batch(example))
     nodes = list(traced.graph.nodes)
     constants = {node.name: getattr(traced, node.target).detach() for node in nodes if node.op == "get_attr"}
     sequences = next(node for node in nodes if node.op == "placeholder")
@@ -152,20 +152,16 @@ def _trace(module: nn.Module, example: Tensor, table: dict[Any, Any], root: str)
     return CapturedGraph(traced.graph, constants, sequences, output, root, (note,))
 
 
-def _with_open_batch(example: Tensor) -> Tensor:
-    """A stand-in for tracing, of which only the batch size is left open; else the length would be, too."""
-    sizes = [DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * (example.dim() - 1)]
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    return mode.from_tensor(example, symbolic_context=StatelessSymbolicContext(sizes))
-
-
 def _switch_off_dropout(exported: ExportedProgram) -> tuple[str, ...]:
     """Functional dropout that ignores prediction mode made to heed it; one note each."""
     aten, notes = torch.ops.aten, []
     kinds = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+    places: dict[Any, tuple[int, Any]] = {kind.default: (2, False) for kind in kinds}
+    places[aten.scaled_dot_product_attention.default] = (4, 0.0)
     for node in exported.graph.nodes:
-        if node.target in [kind.default for kind in kinds] and node.args[2]:
-            node.args = (*node.args[:2], False)
+        place, off = places.get(node.target, (0, None))
+        if off is not None and len(node.args) > place and node.args[place]:
+            node.update_arg(place, off)
             notes.append(f"functional dropout at {source_of(node, '').line} is switched off")
     return tuple(notes)
 
@@ -197,21 +193,32 @@ def _is_final(error: Exception) -> bool:
     return _branches(error) or _fixes_batch(error)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, module: nn.Module, example: Tensor) -> str:
     text = str(error)
     kind = type(error).__name__
-    where = re.findall(r'File "([^"]+)", line (\d+), in', text)
-    where += [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in where if _is_users(file)]
-    place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
+    where = [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+), in', text)]
+    where += [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     if _branches(error):
         reason = "it branches on the values of the sequence; write the branch with torch.where or remove it"
+        if ".item(" in _code(where):
+            reason = "it makes a number of Python of a value of the sequence with .item(); keep it a tensor"
     elif _fixes_batch(error):
-        reason = "it fixes the batch size; use x.shape[0] instead of a number"
+        name, where = find_fixing(module, example)
+        place = f" in {name}" if name else ""
+        reason = f"it fixes the batch size{place}; use x.shape[0] instead of a number"
+        reason += ", and operations that take any number of rows" if name else ""
     else:
         first = next((line.strip() for line in text.splitlines() if line.strip()), kind)
         reason = f"torch.export stops with {kind}: {first[:300]}"
+    own = [frame for frame in where if _is_users(frame[0])]
+    place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
     return f"The model cannot be captured as a graph{place}: {reason}."
+
+
+def _code(where: list[tuple[str, int]]) -> str:
+    """The user's innermost line."""
+    own = [frame for frame in where if _is_users(frame[0])]
+    return linecache.getline(*own[-1]) if own else ""
 
 
 def _is_users(file: str) -> bool:
@@ -251,7 +258,8 @@ def source_of(node: fx.Node, root: str) -> Source:
 
 
 def _line(trace: str) -> str:
-    frames = [f for f in re.findall(r'File "([^"]+)", line (\d+)', trace) if not f[0].startswith("<eval_")]
+    """The innermost line outside torch; none where that is of a program that was made, as of TorchScript."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
     own = [frame for frame in frames if "/torch/" not in frame[0]]
     file, line = (own or frames or [("", "")])[-1]
-    return f"{file}, line {line}" if file else ""
+    return "" if not file or file.startswith("<eval_") else f"{file}, line {line}"

@@ -72,7 +72,7 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
     is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Scaled dot-product attention as products around a softmax."""
+    """Scaled dot-product attention as products around a softmax; a query that may see nothing gets zeros."""
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
@@ -82,12 +82,18 @@ def attention(
         logits = torch.where(allowed, logits, -math.inf)
     if mask is not None:
         logits = torch.where(mask, logits, -math.inf) if mask.dtype is torch.bool else logits + mask
+        return torch.matmul(aten._safe_softmax(logits, -1), value)
     return logits.softmax(-1) @ value
 
 
 def logaddexp(a: Tensor, b: Tensor) -> Tensor:
     """logsumexp of the two."""
     return torch.stack((a + 0 * b, b + 0 * a), -1).logsumexp(-1)
+
+
+def logaddexp2(a: Tensor, b: Tensor) -> Tensor:
+    """As :func:`logaddexp`, to the base of 2."""
+    return logaddexp(a * math.log(2), b * math.log(2)) / math.log(2)
 
 
 def logit(x: Tensor, epsilon: float | None = None) -> Tensor:
@@ -186,6 +192,7 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten.instance_norm.default: instance_norm,
     aten.scaled_dot_product_attention.default: attention,
     aten.logaddexp.default: logaddexp,
+    aten.logaddexp2.default: logaddexp2,
     aten.logit.default: logit,
     aten.clamp.Tensor: clamp_tensor,
     aten.var.correction: variance,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.constants import evaluate_constants, require_equal_rows
+from dlgenome.attribution.constants import evaluate_constants
 from dlgenome.attribution.heads import heads
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, Step
@@ -70,7 +70,6 @@ class Engine:
         """
         program.require_supported()
         self.program, self.step = program, step
-        require_equal_rows(program, step.rows)
         self._sequence_values = evaluate_constants(program, step.sequences)
         self._pair_values = evaluate_constants(program, step.pairs)
         self._memory = plan_memory(program, keep_all=keep_all)

@@ -22,7 +22,7 @@ class Roots:
     def add(self, call: Call) -> None:
         """Record one operation."""
         self._root[call.name] = call.name
-        if not _is_pointwise(call):
+        if not is_pointwise(call):
             return
         roots = {self.of(ref.name) for ref in call.inputs}
         dims = {info.dims for info in call.input_infos} | {first_info(call.info).dims}
@@ -58,7 +58,7 @@ class Roots:
         return tuple(part for key, part in self._parts.items() if key in needed)
 
 
-def _is_pointwise(call: Call) -> bool:
+def is_pointwise(call: Call) -> bool:
     """A cast is one number from one number, too, though torch does not say so."""
     if not isinstance(call.op, torch._ops.OpOverload):
         return False

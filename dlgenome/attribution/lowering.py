@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dlgenome.attribution.advice import instead_of
+from dlgenome.attribution.advice import instead_of, operation_name
 from dlgenome.attribution.capture import CapturedGraph, source_of
-from dlgenome.attribution.fusion import Roots, is_number
+from dlgenome.attribution.fusion import Roots, is_number, is_pointwise
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, Source, refs_in
-from dlgenome.attribution.rules.gradient import GRADIENT
+from dlgenome.attribution.rules.gradient import GRADIENT, HELD
 from dlgenome.attribution.tracking import LostBatchError, batch_symbol, first_info, value_info
 from dlgenome.errors import UnsupportedModelError
 
@@ -40,6 +40,8 @@ BRANCHES = (
     "it branches on a value of the sequence that is not the one it changes; write it with relu, clamp, "
     "maximum or a product"
 )
+
+_NO_HELP = "--no-strict cannot help, for it has no gradient, or none that keeps the rows of the batch apart"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class _Analysis:
     notes: list[str] = field(default_factory=list)
     roots: Roots = field(default_factory=Roots)
     pending: dict[str, str] = field(default_factory=dict)
-    """Values that only a fused operation may read, and why."""
+    """Values that only a fused operation, or a gradient in a rule's place, may read, and why."""
 
 
 def lower(captured: CapturedGraph, rules: Mapping[Any, Rule] = RULES, *, strict: bool = True) -> Program:
@@ -193,11 +195,10 @@ def _add_step(node: fx.Node, analysis: _Analysis) -> None:
         analysis.steps.append(Step(call, rule))
     elif analysis.roots.of(call.name) != call.name:
         _fuse_or_wait(node, call, reason, analysis)
-    elif analysis.strict or not _has_gradient(node, call, rule, analysis):
+    elif analysis.strict:
         _refuse(call, reason, call.source, analysis.refusals)
     else:
-        _refuse(call, reason, call.source, analysis.approximations)
-        analysis.steps.append(Step(call, GRADIENT))
+        _approximate(node, call, rule, reason, analysis)
 
 
 def _call(node: fx.Node, analysis: _Analysis) -> Call | None:
@@ -232,28 +233,41 @@ def _reason(call: Call, rule: Rule | None, analysis: _Analysis) -> str | None:
     if waiting is not None:
         return waiting
     if rule is None:
-        return f"no exact DeepLIFT rule exists for it in dlgenome; {instead_of(str(call.op))}"
+        return f"no exact DeepLIFT rule exists for it in dlgenome; {instead_of(operation_name(call.op))}"
     return rule.refusal(call)
 
 
 def _fuse_or_wait(node: fx.Node, call: Call, reason: str, analysis: _Analysis) -> None:
     """A function of one value gets one secant; a comparison waits for the operation that reads it."""
     if not is_number(node):
-        analysis.pending[call.name] = BRANCHES
+        _hold(call, analysis)
         return
     root = first_info(analysis.infos[analysis.roots.of(call.name)])
     analysis.steps.append(Step(*analysis.roots.fuse(call, root)))
 
 
-def _has_gradient(node: fx.Node, call: Call, rule: Rule | None, analysis: _Analysis) -> bool:
-    """Whether the gradient can stand in: rows of the batch stay apart and the result is a number."""
-    waits = any(ref.name in analysis.pending for ref in call.inputs)
-    return is_number(node) and not waits and (rule is None or rule.gradient_may_stand_in)
+def _hold(call: Call, analysis: _Analysis) -> None:
+    """A yes-or-no value waits for what reads it; where gradients stand in, that may be anything."""
+    analysis.pending[call.name] = BRANCHES
+    if not analysis.strict:
+        analysis.steps.append(Step(call, HELD))
+
+
+def _approximate(node: fx.Node, call: Call, rule: Rule | None, reason: str, analysis: _Analysis) -> None:
+    """The gradient in the place of a rule, or a refusal that says why it cannot be."""
+    exact_but_for_inputs = rule is not None and rule.refusal(call) is None
+    if is_number(node) and (rule is None or exact_but_for_inputs or rule.gradient_may_stand_in):
+        _refuse(call, reason, call.source, analysis.approximations)
+        analysis.steps.append(Step(call, GRADIENT))
+    elif not is_number(node) and (is_pointwise(call) or exact_but_for_inputs):
+        _hold(call, analysis)
+    else:
+        _refuse(call, f"{reason}; {_NO_HELP}", call.source, analysis.refusals)
 
 
 def _refuse(node: Any, reason: str, source: Source, found: list[Refusal]) -> None:
     operation = node.op if isinstance(node, Call) else node.target
-    refusal = Refusal(str(operation), reason, source)
+    refusal = Refusal(operation_name(operation), reason, source)
     if not any(other.source == source and other.operation == refusal.operation for other in found):
         found.append(refusal)
 

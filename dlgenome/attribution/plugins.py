@@ -14,6 +14,7 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dlgenome.attribution.registry import RULES
@@ -27,7 +28,9 @@ def rules_with_plugins(files: Iterable[Path] = ()) -> dict[Any, Rule]:
     """Our rules, those of installed entry points, and those of ``files``; later ones win."""
     rules = dict(RULES)
     for point in entry_points(group=GROUP):
-        rules.update(_checked(_loaded(point), f"entry point {point.name}"))
+        loaded = _loaded(point)
+        found = getattr(loaded, "RULES", None) if isinstance(loaded, ModuleType) else loaded
+        rules.update(_checked(found, f"entry point {point.name}"))
     for file in files:
         rules.update(_from_file(file))
     return rules

@@ -10,6 +10,7 @@ from dlgenome.attribution.lowering import GetItem, Program, Step
 from dlgenome.attribution.parts import Parts, Plan
 from dlgenome.attribution.rules.base import Kept
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
+from dlgenome.attribution.rules.gradient import Held
 from dlgenome.attribution.rules.linear import Dense
 from dlgenome.attribution.rules.products import MatrixProduct
 from dlgenome.attribution.signs import Signed
@@ -30,7 +31,7 @@ class SignedEngine(Engine):
         waiting: dict[str, dict[int, Signed]] = {name: {0: Signed(m, m)} for name, m in seeds.items()}
         for step in reversed(self.program.steps):
             multipliers = waiting.pop(step.call.name, None)
-            if multipliers is None:
+            if multipliers is None or isinstance(step.rule, Held):
                 continue
             if isinstance(step.rule, GetItem):
                 places, parts = [step.call.args[1]], [multipliers[0]]

@@ -71,6 +71,9 @@ class _SteadyBits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _without_remainder(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Function of tensors of one shape, on flat copies padded to whole vectors for every thread."""
     places = [index for index, value in enumerate(args) if isinstance(value, Tensor) and value.dim()]
+    if not places:
+        single: Tensor = function(*args, **kwargs)
+        return single
     values = torch.broadcast_tensors(*(args[index] for index in places))  # type: ignore[no-untyped-call]
     shape, count = values[0].shape, values[0].numel()
     order = sorted(range(len(shape)), key=lambda axis: (-values[0].stride(axis), axis))

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from dlgenome.errors import DlgenomeError, InputError, UnsupportedModelError, UsageError
+from dlgenome.attribution.torchscript import converted, is_torchscript
+from dlgenome.errors import DlgenomeError, InputError, UnsupportedModelError, UsageError, first_line
 from dlgenome.model.architectures.registry import ARCHITECTURES
 from dlgenome.model.checkpoint import LoadedModel, load_model
 from dlgenome.model.exporting import exported_program, save_exported
@@ -16,6 +18,7 @@ from dlgenome.model.outputs import flatten_outputs
 from dlgenome.model.safe_files import save_program, save_safetensors
 from dlgenome.model.targets import check_targets, parse_targets, suggest_targets
 from dlgenome.pipeline.modelling import ModelRequest
+from dlgenome.quiet import quiet_torch
 
 N_COMPARED = 4
 TOLERANCE = 1e-5
@@ -51,6 +54,7 @@ def convert_model(
     loaded = request.load()
     length = loaded.length(window)
     adapted = request.adapt(loaded, length)
+    adapted = replace(adapted, module=_without_torchscript(adapted.module, length))
     facts = check_targets(adapted.module, parse_targets(targets), length, model_length=loaded.input_length)
     targets = targets or loaded.targets or suggest_targets(facts)
     if output.suffix == ".safetensors":
@@ -64,6 +68,22 @@ def convert_model(
         output.unlink(missing_ok=True)
         raise
     return Conversion(output, loaded, length, targets, difference)
+
+
+def _without_torchscript(module: nn.Module, length: int) -> nn.Module:
+    """The module, its TorchScript made into ordinary modules, which alone can be written as a program."""
+    if not is_torchscript(module):
+        return module
+    example = torch.zeros(3, 4, length)
+    example[:, 0] = 1
+    try:
+        with quiet_torch(), torch.no_grad():
+            return converted(module, example)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"torch cannot make ordinary modules of this TorchScript ({first_line(error)}), so it cannot be"
+            " converted; convert the network that it was made from."
+        ) from error
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -81,6 +81,9 @@ def test_torchscript_is_converted_with_a_note_and_equal_scores(
     assert not program.refusals
     own, other = explain(Reversed(net), SHAPE), explain(Reversed(net), SHAPE, program=program)
     assert own.program.notes == ()
+    lines = {str(step.call.op): step.call.source.line for step in program.steps}
+    assert lines["aten.gelu.default"] == ""
+    assert "test_capture.py, line" in lines["aten.flip.default"]
     torch.testing.assert_close(other.multipliers[0], own.multipliers[0], rtol=0, atol=1e-14)
 
 
@@ -146,6 +149,16 @@ class RowByRow(nn.Module):
         return torch.stack([row.sum() for row in x])[:, None]
 
 
+class Kronecker(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.kron(x, torch.ones(1, 2, 1)).sum((1, 2))[:, None]
+
+
+class Counting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum((1, 2))[:, None] * max(x.amax().item(), 1.0)
+
+
 class Failing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError("no such layer")
@@ -155,10 +168,12 @@ class Failing(nn.Module):
     ("module", "words"),
     [
         (Numpy(), r"test_capture.py, line \d+\): torch.export stops with RuntimeError: .numpy\(\)"),
-        (RowByRow(), "it fixes the batch size"),
+        (RowByRow(), r"test_capture.py, line \d+\): it fixes the batch size in torch.Tensor.unbind; use x"),
+        (Kronecker(), r"test_capture.py, line \d+\): it fixes the batch size in torch.kron; use x"),
+        (Counting(), r"test_capture.py, line \d+\): it makes a number of Python .* with .item\(\)"),
         (Failing(), r"test_capture.py, line \d+\): torch.export stops with ValueError: no such layer"),
     ],
-    ids=["numpy", "a loop over rows", "an error of its own"],
+    ids=["numpy", "a loop over rows", "a product over the batch", "a number", "an error of its own"],
 )
 def test_what_cannot_be_captured_says_where_and_why(module: nn.Module, words: str) -> None:
     with pytest.raises(UnsupportedModelError, match=words):

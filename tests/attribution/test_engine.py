@@ -460,7 +460,7 @@ class ShiftOfEight(nn.Module):
         return (x + self.shift).sum((1, 2))[:, None]
 
 
-def test_a_branch_on_the_sequence_says_why_and_where() -> None:
+def test_a_branch_on_the_sequence_says_why_and_where(capsys: pytest.CaptureFixture[str]) -> None:
     line = Branching.forward.__code__.co_firstlineno + 1
     with pytest.raises(UnsupportedModelError) as refused:
         capture(Branching(), (4, LENGTH))
@@ -468,10 +468,11 @@ def test_a_branch_on_the_sequence_says_why_and_where() -> None:
     assert "it branches on the values of the sequence; write the branch with torch.where" in str(
         refused.value
     )
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_fixed_batch_size_is_refused_with_the_remedy() -> None:
-    with pytest.raises(UnsupportedModelError, match="it fixes the batch size; use x"):
+    with pytest.raises(UnsupportedModelError, match="it fixes the batch size in torch.Tensor.view; use x"):
         capture(FixedBatch(), (4, LENGTH))
 
 
@@ -495,6 +496,18 @@ def test_functional_dropout_is_switched_off_with_a_note(pair_multipliers: Multip
     assert not program.refusals
     result = pair_multipliers(Dropping(), one_hot(1, 2, LENGTH), one_hot(2, 2, 2, LENGTH))
     assert torch.equal(result.predictions, torch.full((2, 1), float(LENGTH), dtype=torch.float64))
+
+
+class DroppingWeights(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.2).sum((1, 2))[:, None]
+
+
+def test_dropout_of_attention_is_switched_off_with_a_note() -> None:
+    program = lower(capture(DroppingWeights(), (4, LENGTH)))
+    line = DroppingWeights.forward.__code__.co_firstlineno + 1
+    assert [note.endswith(f"test_engine.py, line {line} is switched off") for note in program.notes] == [True]
+    assert not program.refusals
 
 
 def test_a_target_that_ignores_the_sequence_is_refused() -> None:

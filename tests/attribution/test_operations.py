@@ -371,6 +371,8 @@ def arithmetic() -> Table:
         "lerp by sequence": lambda x: torch.lerp(x, x.flip(1), x.sigmoid()),
         "xlogy": lambda x: torch.xlogy(x.exp(), x.exp()),
         "logaddexp": lambda x: torch.logaddexp(x, x.flip(1)),
+        "logaddexp2": lambda x: torch.logaddexp2(x, x.flip(1)),
+        "power of a learned number": With(lambda x, w: (w + 1.7) ** torch.tanh(x)),
         "hypot": lambda x: torch.hypot(x, x * 2 + 1),
         "float and back": lambda x: x.double().mul(2).to(x.dtype),
         "rounded sum": lambda x: torch.add(x, 3),
@@ -742,13 +744,17 @@ def linear_attention(x: Tensor) -> Tensor:
 
 def attention() -> Table:
     distance = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)).abs()
-    near = distance < 4
+    near, ordered = distance < 4, torch.ones(LENGTH, LENGTH, dtype=torch.bool)
     return {
         "SDPA": lambda x: F.scaled_dot_product_attention(last(x), last(x), last(x)),
         "SDPA with heads": attend,
         "SDPA causal": lambda x: attend(x, is_causal=True),
         "SDPA with a mask": lambda x: attend(x, attn_mask=near),
         "SDPA with a bias": lambda x: attend(x, attn_mask=-0.3 * distance.to(x.dtype)),
+        "SDPA, the first query sees nothing": lambda x: attend(x, attn_mask=ordered.tril(-1)),
+        "SDPA, a bias that hides everything": lambda x: attend(
+            x, attn_mask=torch.where(ordered.tril(-1), 0.0, -math.inf).to(x.dtype)
+        ),
         "SDPA with a scale": lambda x: attend(x, scale=0.2),
         "nn.MultiheadAttention": SelfAttention(True),
         "nn.MultiheadAttention, positions first": SelfAttention(False),
@@ -986,6 +992,7 @@ def refused() -> dict[str, tuple[Callable[[Tensor], Any], str, str]]:
             "aten.conv", "weights depend on the sequence",
         ),
         "yes-or-no places": (lambda x: x[:, :, torch.arange(LENGTH) % 3 == 0], "aten.index", "by number"),
+        "vmap": (lambda x: torch.vmap(lambda row: row.tanh())(x), "^torch.vmap$", "rows"),
         "noise": (lambda x: x + torch.rand_like(x), "aten.rand", "random"),
         "Gumbel softmax": (lambda x: F.gumbel_softmax(x), "aten.", "random"),
         "power of a broadcast base": (

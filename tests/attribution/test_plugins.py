@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -105,13 +106,22 @@ def test_installed_packages_may_bring_rules(monkeypatch: pytest.MonkeyPatch) -> 
     assert RULES[relu] is not RULES[torch.ops.aten.tanh.default]
 
 
+def test_an_entry_point_may_name_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    relu = torch.ops.aten.relu.default
+    module = ModuleType("mylab_rules")
+    module.RULES = {relu: RULES[torch.ops.aten.tanh.default]}  # type: ignore[attr-defined]
+    installed(monkeypatch, module)
+    assert rules_with_plugins()[relu] is RULES[torch.ops.aten.tanh.default]
+
+
 @pytest.mark.parametrize(
     ("loaded", "words"),
     [
+        (ModuleType("mylab_rules"), "entry point somebody: RULES must map operations"),
         ({torch.ops.aten.relu.default: "rescale"}, "entry point somebody: RULES must map operations"),
         (ImportError("no module named x"), "somebody.rules:RULES stops with ImportError"),
     ],
-    ids=["not a rule", "broken"],
+    ids=["without rules", "not a rule", "broken"],
 )
 def test_broken_packages_are_named(loaded: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, loaded)

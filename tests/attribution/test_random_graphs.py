@@ -117,7 +117,7 @@ nodes = st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 20), st.int
 
 @pytest.mark.slow
 @settings(
-    max_examples=25,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
@@ -134,3 +134,4 @@ def test_contributions_of_random_graphs_add_up(drawn: list[Node], seed: int) -> 
     program.require_supported()
     assert completeness_error(program, "rescale") < 1e-9
     assert completeness_error(program, "revealcancel") < 1e-9
+    assert completeness_error(program, "genomics-default") < 1e-9

@@ -46,6 +46,13 @@ def test_equal_rows_get_equal_bits(name: str, dtype: torch.dtype, rows: int) -> 
     torch.testing.assert_close(out, FUNCTIONS[name](values))
 
 
+def test_single_numbers_need_no_padding() -> None:
+    base = torch.tensor(1.7)
+    with steady_bits(base.device):
+        assert torch.equal(torch.log(base), base.log())
+        assert torch.equal(torch.pow(base, torch.tensor(0.3)), base**0.3)
+
+
 def test_shape_and_memory_layout_stay_as_they_were() -> None:
     value = torch.randn(3, 5, 1, 7).contiguous(memory_format=torch.channels_last)
     for view in (value, value[1:], value.transpose(1, 3), value[:, :, 0, ::2], value[:1].expand(4, 5, 1, 7)):

@@ -235,3 +235,29 @@ def test_a_constant_as_large_as_the_batch_is_fine_where_its_rows_are_equal(
             return state.sum(1, keepdim=True)
 
     assert explain(Zeros(), SHAPE).completeness[0] < 1e-12
+
+
+class Controlled(nn.Module):
+    """A gate by a layer on a constant control track, and the mean of the control."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.cc = nn.Conv1d(4, 6, 3, padding=1), nn.Conv1d(2, 6, 5, padding=2)
+        self.control: Tensor
+        self.register_buffer("control", torch.randn(2, 40))
+
+    def forward(self, x: Tensor) -> Any:
+        control = self.control.expand(x.shape[0], *self.control.shape)
+        gated = self.conv(x).relu() * self.cc(control).sigmoid()
+        return (gated * control[..., :1].mean(1, keepdim=True)).sum((1, 2))[:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_layers_on_a_constant_as_large_as_the_batch_round_alike_in_every_row(dtype: torch.dtype) -> None:
+    program = lower(capture(Controlled(), (4, 40), dtype=dtype))
+    gate = next(s for s in program.steps if str(s.call.op) == "aten.mul.Tensor").call
+    (constant,) = [arg.name for arg in gate.args if not gate.depends(arg)]
+    values = [evaluate_constants(program, rows)[constant] for rows in (1, 3, 20, 57)]
+    for value in values:
+        assert torch.equal(value, values[0].expand_as(value))
+    Engine(program, StepShape(1, 20))

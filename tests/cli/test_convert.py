@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,20 @@ def test_a_real_checkpoint_is_converted(real_data: Path, tmp_path: Path) -> None
     found = json.loads(run("inspect", output, "--json").stdout)
     assert (found["architecture"], found["arguments"]["trimming"]) == ("bpnet", 557)
     assert found["reaches"][0] == {"field": 1115, "window": [557, 1557], "bin_size": 1}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt2"])
+def test_torchscript_becomes_a_program(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv1d(4, 3, 5), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(48, 2)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module.eval()).save(str(tmp_path / "ts.pt"))  # type: ignore[no-untyped-call]
+    output = tmp_path / f"plain.{suffix}"
+    result = run("convert", tmp_path / "ts.pt", "--trust-pickle", "--window", 20, "-o", output)
+    assert result.exit_code == 0, result.stderr
+    told = run("inspect", output)
+    assert told.exit_code == 0, told.stderr
+    assert "aten.gelu" in told.stdout

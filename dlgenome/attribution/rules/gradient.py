@@ -25,6 +25,9 @@ class Gradient(Rule):
         """Vector-Jacobian product with the inputs of the sequence, repeated for every reference."""
         points = [self._at_sequence(call, index, saved) for index in range(len(call.inputs))]
         values = {ref.name: point for ref, point in zip(call.inputs, points, strict=True)}
+        numbers = [point for point in points if point.requires_grad]
+        if not numbers:
+            return [None] * len(points)
         with torch.enable_grad():
             output = call.op(*fill(saved.args, values), **fill(saved.kwargs, values))
         if isinstance(output, (tuple, list)):
@@ -32,13 +35,26 @@ class Gradient(Rule):
             outputs, seeds = [part for part, _ in used], [m for _, m in used]
         else:
             outputs, seeds = [output], [multiplier]
-        return torch.autograd.grad(outputs, points, seeds, allow_unused=True)
+        found = iter(torch.autograd.grad(outputs, numbers, seeds, allow_unused=True))
+        return [next(found) if point.requires_grad else None for point in points]
 
     @staticmethod
     def _at_sequence(call: Call, index: int, saved: Backward) -> Tensor:
         batch = call.input_batch(index)
         x = saved.sequence(index, batch).expand_as(saved.reference(index, batch))
-        return saved.step.flat_pairs(x, batch).detach().contiguous().requires_grad_()
+        point = saved.step.flat_pairs(x, batch).detach().contiguous()
+        return point.requires_grad_(point.is_floating_point())
+
+
+class Held(Rule):
+    """Yes or no, of the sequence and of the reference each as it is: no gradient goes back."""
+
+    title = "identity"
+    steady = True
+
+    def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
+        """Nothing for any input."""
+        return [None] * len(call.inputs)
 
 
 class AllMaxima(Gradient):
@@ -96,3 +112,4 @@ class PassThrough(Rule):
 
 
 GRADIENT, GUIDED_BACKPROP, DECONVNET, PASS_THROUGH = Gradient(), GuidedBackprop(), DeconvNet(), PassThrough()
+HELD = Held()

@@ -8,7 +8,8 @@ With L(a, b) = (a - b) / (ln a - ln b), S the sum of exponentials and y the soft
 so all three are exact in the sum. The logits are centred on their mean first, which leaves the function
 unchanged and makes the split independent of a constant added to all logits. Everything is computed in
 float64: with logits of 100 and more ``1 - w`` cancels to nothing in float32. A logit of -inf (a mask) must be
--inf in the sequence and in the reference; it carries nothing.
+-inf in the sequence and in the reference; it carries nothing. Where all are, attention makes zeros, which
+carry nothing either.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Softmax(Rule):
         m = self._output_multiplier(call, multiplier, saved, axis).to(wide)
         result = self.through(x, r, m, axis)
         masked = torch.isneginf(r)
-        count = (~masked).sum(axis, keepdim=True)
+        count = (~masked).sum(axis, keepdim=True).clamp_min(1)
         centred = result - result.sum(axis, keepdim=True) / count
         return [saved.step.flat_pairs(centred.masked_fill(masked, 0).to(multiplier.dtype), batch)]
 
@@ -127,7 +128,7 @@ def _weights(x: Tensor, r: Tensor, log_x: Tensor, log_r: Tensor) -> Tensor:
 
 def _centred(logits: Tensor, axis: int) -> Tensor:
     masked = torch.isneginf(logits)
-    count = (~masked).sum(axis, keepdim=True)
+    count = (~masked).sum(axis, keepdim=True).clamp_min(1)
     return logits - logits.masked_fill(masked, 0).sum(axis, keepdim=True) / count
 
 
