@@ -22,6 +22,7 @@ from dlgenome.attribution.rules.convolution import (
     ConvolutionRule,
 )
 from dlgenome.attribution.rules.elementwise import Relu
+from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 
 _FEWEST_CHANNELS = 16
 """Convolutions from or to fewer stay in float32: the first and those of profiles. They cost little, and the
@@ -43,6 +44,11 @@ def with_narrow_convolutions(program: Program) -> Program:
         return replace(step, rule=NarrowConvolution(step.rule, leaves_narrow=into_relu))
 
     return replace(program, steps=tuple(map(narrowed, program.steps)))
+
+
+def has_maxima(program: Program) -> bool:
+    """Whether some operation chooses among values, which rounding can make it do otherwise."""
+    return any(isinstance(step.rule, (MaxPool, AxisMax)) for step in program.steps)
 
 
 class NarrowConvolution(ConvolutionRule):

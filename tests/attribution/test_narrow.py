@@ -14,7 +14,7 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.kernels import add_relu, add_rounded, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
-from dlgenome.attribution.narrow import BoundNarrow, NarrowConvolution, with_narrow_convolutions
+from dlgenome.attribution.narrow import BoundNarrow, NarrowConvolution, has_maxima, with_narrow_convolutions
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
@@ -160,3 +160,11 @@ def test_small_values_take_the_plain_path_to_the_same_scores(random_codes: Any) 
         (plain,) = explainer(program).explain(codes, references)
     scale = np.abs(plain.hypothetical).max()
     assert np.abs(fused.hypothetical - plain.hypothetical).max() < 1e-3 * scale
+
+
+@pytest.mark.parametrize("pooling", [nn.MaxPool1d(2), nn.AdaptiveMaxPool1d(5), nn.AvgPool1d(2)])
+def test_networks_that_choose_among_values_are_known(pooling: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv1d(4, 16, 3), nn.ReLU(), pooling, nn.Flatten(), nn.LazyLinear(1)).eval()
+    network(torch.zeros(1, 4, LENGTH))
+    chooses = not isinstance(pooling, nn.AvgPool1d)
+    assert has_maxima(with_narrow_convolutions(lower(capture(network, (4, LENGTH))))) == chooses
