@@ -472,7 +472,7 @@ def test_a_branch_on_the_sequence_says_why_and_where(capsys: pytest.CaptureFixtu
 
 
 def test_a_fixed_batch_size_is_refused_with_the_remedy() -> None:
-    with pytest.raises(UnsupportedModelError, match="it fixes the batch size in torch.Tensor.view; use x"):
+    with pytest.raises(UnsupportedModelError, match=r"it fixes the batch size in torch\.Tensor\.view; use x"):
         capture(FixedBatch(), (4, LENGTH))
 
 
