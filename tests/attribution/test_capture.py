@@ -180,6 +180,16 @@ def test_what_cannot_be_captured_says_where_and_why(module: nn.Module, words: st
         capture(module, SHAPE)
 
 
+class Mapped(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return torch.vmap(torch.tanh)(x).sum((1, 2))[:, None]
+
+
+def test_vmap_is_refused_by_its_name() -> None:
+    first, *_ = lower(capture(Mapped(), SHAPE)).refusals
+    assert first.operation == "torch.vmap"
+
+
 class Odd(nn.Module):
     """Constants made in the forward, a hook, a precision of its own, a line on the screen."""
 

@@ -992,7 +992,6 @@ def refused() -> dict[str, tuple[Callable[[Tensor], Any], str, str]]:
             "aten.conv", "weights depend on the sequence",
         ),
         "yes-or-no places": (lambda x: x[:, :, torch.arange(LENGTH) % 3 == 0], "aten.index", "by number"),
-        "vmap": (lambda x: torch.vmap(lambda row: row.tanh())(x), "^torch.vmap$", "rows"),
         "noise": (lambda x: x + torch.rand_like(x), "aten.rand", "random"),
         "Gumbel softmax": (lambda x: F.gumbel_softmax(x), "aten.", "random"),
         "power of a broadcast base": (
