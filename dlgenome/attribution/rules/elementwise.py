@@ -105,6 +105,14 @@ class PiecewiseLinear(Elementwise):
         return torch.where(same, local, rise / (x - r).masked_fill_(same, 1))
 
 
+def near_limit(dtype: torch.dtype) -> float:
+    """The distance below which a quotient of differences is less exact than the derivative between them.
+
+    Rounding costs the quotient eps / d, the derivative is off by d^2 / 24 (both relative, on a scale of 1).
+    """
+    return float((24 * torch.finfo(dtype).eps) ** (1 / 3))
+
+
 class Smooth(Elementwise):
     """A smooth function whose values change on a scale of about ``scale`` of its input."""
 
@@ -117,7 +125,7 @@ class Smooth(Elementwise):
         """Quotient, or the derivative at the midpoint where the two are too close for it."""
         difference, middle = x - r, (x + r) / 2
         slope = self._derivative(call, middle, saved)
-        limit = (24 * torch.finfo(r.dtype).eps) ** (1 / 3) * self.scale
+        limit = near_limit(r.dtype) * self.scale
         near = difference.abs() <= (limit * middle.abs() if self.relative else limit)
         rise = call.op(x, *saved.args[1:], **saved.kwargs) - call.op(r, *saved.args[1:], **saved.kwargs)
         return torch.where(near, slope, rise.div_(difference.masked_fill_(near, 1)))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, fill, refs_in
+from dlgenome.attribution.rules.elementwise import near_limit
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FusedElementwise(Rule):
         f_x, branches_x = self._run((x, *others))
         f_r, branches_r = self._run((r, *others))
         gap = x - r
-        near = gap.abs() <= (24 * torch.finfo(r.dtype).eps) ** (1 / 3)
+        near = gap.abs() <= near_limit(r.dtype)
         for one, other in zip(branches_x, branches_r, strict=True):
             near &= one == other
         with torch.enable_grad():
