@@ -27,8 +27,9 @@ from torch import Tensor
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import GetItem, Step
 from dlgenome.attribution.rules.base import Backward, Kept, fill, unbroadcast
+from dlgenome.attribution.rules.batch_norm import BatchNorm
 from dlgenome.attribution.rules.elementwise import Elementwise
-from dlgenome.attribution.rules.linear import Add, BatchNorm, Negate
+from dlgenome.attribution.rules.linear import Add, Negate
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 from dlgenome.attribution.signs import Signed, split
 from dlgenome.attribution.terms import scales, signs, weight_position, without_constants

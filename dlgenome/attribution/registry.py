@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dlgenome.attribution.rules import (
+    batch_norm,
     composed,
     convolution,
     elementwise,
@@ -19,6 +20,7 @@ from dlgenome.attribution.rules.base import Rule
 RULES: dict[Any, Rule] = {
     **linear.RULES,
     **convolution.RULES,
+    **batch_norm.RULES,
     **elementwise.RULES,
     **composed.RULES,
     **products.RULES,

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dlgenome.attribution.lowering import Step
 from dlgenome.attribution.rules.base import aten
+from dlgenome.attribution.rules.batch_norm import BatchNorm
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
-from dlgenome.attribution.rules.linear import Add, BatchNorm, Dense, Negate
+from dlgenome.attribution.rules.linear import Add, Dense, Negate
 from dlgenome.attribution.rules.products import MatrixProduct, Product, Quotient
 
 _FILLERS = {aten.constant_pad_nd.default: 2, aten.pad.default: 3, aten.masked_fill.Scalar: 2}

@@ -17,7 +17,7 @@ from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT
 from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.rewriting import put_together
-from dlgenome.attribution.rules.linear import BatchNorm
+from dlgenome.attribution.rules.batch_norm import BatchNorm
 
 STEP, LENGTH = StepShape(2, 3), 30
 CHANNELS = 16
