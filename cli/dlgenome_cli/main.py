@@ -119,14 +119,14 @@ cli.add_command(presets)
 
 def main() -> None:
     """Entry point of the console script."""
-    interrupt_on_signals()
     try:
-        cli(prog_name="dlgenome")
-    except SystemExit as end:
-        if not end.code:
+        try:
+            interrupt_on_signals()
+            cli(prog_name="dlgenome")
+        finally:  # what is to be said is said, and a signal while Python ends would change the exit status
             ignore_signals()
-        raise
     except Stopped as problem:  # before or after the command was in hand
+        ignore_signals()
         message, exit_code = _verdict(problem)
         click.echo(f"Error: {message}", err=True)
         sys.exit(exit_code)

@@ -53,7 +53,8 @@ class DeepLift:
         self._bases = torch.eye(5, 4, device=self.device, dtype=dtype)
         self._forward_rows: Callable[[Tensor], Forwarded] = self._forwarded
         self._run_step: Callable[[Forwarded, Tensor, int], list[StepSums]] = self._step
-        if recorder is not None and not keep_pairs:
+        # lanes would record, and overwrite, one another's steps
+        if recorder is not None and not keep_pairs and self._lanes.count == 1:
             self._record(recorder)
 
     @property
@@ -95,18 +96,16 @@ class DeepLift:
         A recorded step reads what the forward half has left, which stays where it is from call to call.
         """
         forward = Recorded(self._forwarded, recorder, "the forward pass of the sequences")
-        steps: dict[int, Recorded[list[StepSums]]] = {}
+        steps: dict[object, Recorded[list[StepSums]]] = {}
 
         def run_step(sequences: Forwarded, rows: Tensor, valid: int) -> list[StepSums]:
             if sequences is not forward.standing:
                 return self._step(sequences, rows, valid)
-            if valid not in steps:
-                steps[valid] = Recorded(
-                    lambda pairs: self._step(sequences, pairs, valid),
-                    recorder,
-                    f"a step of {self.step.pairs} pairs",
-                )
-            return [one.copied() for one in steps[valid](rows)]
+            kind = valid, rows.dtype, rows.shape
+            if kind not in steps:
+                name = f"a step of {self.step.pairs} pairs"
+                steps[kind] = Recorded(lambda pairs: self._step(sequences, pairs, valid), recorder, name)
+            return [one.copied() for one in steps[kind](rows)]
 
         self._forward_rows, self._run_step = forward, run_step
 

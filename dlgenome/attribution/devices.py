@@ -24,6 +24,8 @@ _CPU_VALUE_BYTES = 16 * 2**20
 """Size of the largest value on the CPU: beyond this, steps gain nothing and memory grows."""
 _CPU_VALUE_BYTES_OF_LARGE_MODELS = 128 * 2**20
 """The same where more values make up for reading many weights."""
+_PAIRS_FOR_WEIGHTS = 80
+"""With so many, reading the weights costs little beside using them."""
 _MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD, _MALLOPT_ARENA_MAX = -3, -1, -8
 
 
@@ -104,7 +106,8 @@ def automatic_batch_size(
         pairs = int(free / 3 / sum(per_row))
     else:
         for_weights = min(_largest_weight(program) * 2 // 3, _CPU_VALUE_BYTES_OF_LARGE_MODELS)
-        pairs = max(_CPU_VALUE_BYTES, for_weights) // max(per_row)
+        largest = max(per_row)
+        pairs = max(_CPU_VALUE_BYTES // largest, min(for_weights // largest, _PAIRS_FOR_WEIGHTS))
     if pairs >= n_references:
         return min(pairs, 4096) // n_references * n_references
     steps = -(-n_references // max(pairs, 1))

@@ -31,19 +31,28 @@ weights of a profile's logits cancel, which rounded ones do not."""
 
 def with_narrow_convolutions(program: Program) -> Program:
     """The program with convolutions of known weights in bfloat16; transposed ones stay as they are."""
-    readers: dict[str, list[Rule]] = {}
+    steps = tuple(
+        replace(step, rule=NarrowConvolution(step.rule))
+        if isinstance(step.rule, (Convolution, AnyConvolution))
+        else step
+        for step in program.steps
+    )
+    return replace(program, steps=steps)
+
+
+def with_narrow_values(program: Program) -> Program:
+    """The program with values left in bfloat16 where nothing but one ReLU, by its own rule, reads them."""
+    readers: dict[str, list[type[Rule]]] = {program.output: [Rule]}
     for step in program.steps:
         for ref in step.call.inputs:
-            readers.setdefault(ref.name, []).append(step.rule)
+            readers.setdefault(ref.name, []).append(type(step.rule))
 
-    def narrowed(step: Step) -> Step:
-        if not isinstance(step.rule, (Convolution, AnyConvolution)):
+    def left(step: Step) -> Step:
+        if not isinstance(step.rule, NarrowConvolution) or readers.get(step.call.name) != [Relu]:
             return step
-        into_relu = [type(rule) for rule in readers.get(step.call.name, [])] == [Relu]
-        into_relu = into_relu and step.call.name != program.output
-        return replace(step, rule=NarrowConvolution(step.rule, leaves_narrow=into_relu))
+        return replace(step, rule=NarrowConvolution(step.rule.rule, leaves_narrow=True))
 
-    return replace(program, steps=tuple(map(narrowed, program.steps)))
+    return replace(program, steps=tuple(map(left, program.steps)))
 
 
 def has_maxima(program: Program) -> bool:
@@ -54,7 +63,7 @@ def has_maxima(program: Program) -> bool:
 class NarrowConvolution(ConvolutionRule):
     """A convolution that is rounded once its weights are known."""
 
-    def __init__(self, rule: Rule, *, leaves_narrow: bool) -> None:
+    def __init__(self, rule: Rule, *, leaves_narrow: bool = False) -> None:
         self.rule, self.leaves_narrow = rule, leaves_narrow
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:

@@ -14,6 +14,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from dlgenome.errors import first_line
+
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 _WARM_UPS = 2
@@ -87,7 +89,7 @@ class Recorded(Generic[Result]):
             raise
         except RuntimeError as problem:
             self._refused = True
-            reason = str(problem).splitlines()[0]
+            reason = first_line(problem) or type(problem).__name__
             logger.warning("--compile: %s runs unrecorded, for %s.", self._name, reason)
             return
         logger.info("Recorded %s in %.1f s.", self._name, time.monotonic() - begun)

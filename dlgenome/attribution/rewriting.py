@@ -10,7 +10,7 @@ from operator import getitem
 from torch import Tensor
 
 from dlgenome.attribution.lowering import Program, Step
-from dlgenome.attribution.narrow import NarrowConvolution
+from dlgenome.attribution.narrow import NarrowConvolution, with_narrow_values
 from dlgenome.attribution.precise import precise_steps
 from dlgenome.attribution.rules.base import Ref, Rule, aten
 from dlgenome.attribution.rules.batch_norm import BatchNorm, batch_norm_factor
@@ -31,7 +31,7 @@ def put_together(program: Program) -> Program:
     ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
     what lies between. Not among the last operations, which are few numbers in float64.
     """
-    return _with_relus_inside(_with_normalised_weights(program))
+    return _with_relus_inside(with_narrow_values(_with_normalised_weights(program)))
 
 
 def _with_normalised_weights(program: Program) -> Program:

@@ -14,7 +14,9 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.kernels import add_relu, add_rounded, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
+from dlgenome.attribution.methods import Method
 from dlgenome.attribution.narrow import BoundNarrow, NarrowConvolution, has_maxima, with_narrow_convolutions
+from dlgenome.attribution.rewriting import put_together
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
@@ -136,7 +138,8 @@ class Tails(nn.Module):
 def test_values_stay_narrow_only_on_their_way_into_one_relu(random_codes: Any) -> None:
     torch.manual_seed(5)
     program = with_narrow_convolutions(lower(capture(Tails().eval(), (4, LENGTH))))
-    rules = [step.rule for step in program.steps if isinstance(step.rule, NarrowConvolution)]
+    steps = put_together(program).steps
+    rules = [step.rule for step in steps if isinstance(step.rule, NarrowConvolution)]
     assert [rule.leaves_narrow for rule in rules] == [True, True, False, False, False]
     explaining = DeepLift(program, targets=32, n_references=REFERENCES, batch_size=10)
     bound = [rule for rule in explaining.engine._rules.values() if isinstance(rule, BoundNarrow)]
@@ -168,3 +171,36 @@ def test_networks_that_choose_among_values_are_known(pooling: nn.Module) -> None
     network(torch.zeros(1, 4, LENGTH))
     chooses = not isinstance(pooling, nn.AvgPool1d)
     assert has_maxima(with_narrow_convolutions(lower(capture(network, (4, LENGTH))))) == chooses
+
+
+METHODS = {
+    "passthrough": Method(rules="passthrough"),
+    "gradient": Method(rules="gradient"),
+    "guided": Method(rules="guided-backprop"),
+    "deconvnet": Method(rules="deconvnet"),
+    "argmax": Method(max_pool="argmax"),
+    "integrated": Method(intervals=4),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "pooling", [nn.MaxPool1d(4), nn.AvgPool1d(4), nn.Identity()], ids=["max", "mean", "none"]
+)
+def test_every_other_way_of_explaining_gets_float32_from_its_relus(
+    method: Method, pooling: nn.Module, random_codes: Any
+) -> None:
+    torch.manual_seed(6)
+    network = nn.Sequential(
+        nn.Conv1d(4, 32, 5), nn.ReLU(), nn.Conv1d(32, 16, 3), nn.BatchNorm1d(16), nn.ReLU(), pooling,
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 1),
+    ).eval()  # fmt: skip
+    codes, references = random_codes(11, 2, LENGTH), random_codes(12, 2, REFERENCES, LENGTH)
+    found = []
+    for narrow in (with_narrow_convolutions, lambda program: program):
+        program = narrow(lower(capture(network, (4, LENGTH))))
+        explaining = DeepLift(program, targets=1, n_references=REFERENCES, batch_size=10, method=method)
+        found.append(explaining.explain(codes, references)[0].hypothetical)
+    rounded, exact = found
+    assert rounded.dtype == np.float32
+    assert np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).max()

@@ -171,3 +171,13 @@ def test_cuda_graphs_give_the_bits_of_cuda_and_nearly_those_of_the_processor(
 
 def _on(program: Program, device: torch.device) -> Program:
     return replace(program, parameters={name: p.to(device) for name, p in program.parameters.items()})
+
+
+def test_lanes_do_not_record_one_another(program: Program, random_codes: Any) -> None:
+    torch.set_num_threads(2)
+    recorder = StandIn()
+    options: dict[str, Any] = {"targets": 2, "n_references": 6, "batch_size": 6}
+    codes, references = random_codes(1, 4, LENGTH), random_codes(2, 4, 6, LENGTH)
+    expected = DeepLift(program, **options).explain(codes, references)
+    assert_same(DeepLift(program, **options, recorder=recorder).explain(codes, references), expected)
+    assert recorder.recorded == 0

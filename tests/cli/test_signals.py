@@ -174,7 +174,16 @@ main.main()
 
 @pytest.mark.parametrize(
     ("moments", "status"),
-    [("named", 0), ("said", 0), ("exit", 0), ("named,said,exit", 0), ("flags", 75), ("before", 75)],
+    [
+        ("named", 0),
+        ("said", 0),
+        ("exit", 0),
+        ("named,said,exit", 0),
+        ("flags", 75),
+        ("before", 75),
+        ("before,exit", 75),
+        ("flags,exit", 75),
+    ],
 )
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_exit_status_says_whether_the_files_are_there(
