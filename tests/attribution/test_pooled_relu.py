@@ -59,8 +59,11 @@ def rows_of(dtype: torch.dtype) -> Tensor:
     return rows.scatter_(1, bases, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("least", [1, 1 << 40], ids=["kernels", "plain"])
+@pytest.mark.parametrize(
+    ("least", "dtype"),
+    [(1, torch.float32), (1, torch.float64), (1 << 40, torch.float64)],
+    ids=["kernels-float32", "kernels-float64", "plain"],
+)
 @pytest.mark.parametrize("pool", POOLS)
 def test_scores_are_those_of_the_program_as_it_was_captured(
     pool: str, dtype: torch.dtype, least: int, monkeypatch: pytest.MonkeyPatch
