@@ -22,9 +22,9 @@ def with_open_batch(example: Tensor) -> Tensor:
 
 
 def find_fixing(module: nn.Module, example: Tensor) -> tuple[str, list[tuple[str, int]]]:
-    """The first operation after which the batch size is a number, and the frames that call it.
+    """The first operation that makes the batch size a number, or needs one, and the frames that call it.
 
-    Its name is empty where the model runs to its end, or stops, before there is one.
+    Its name is empty where the model runs to its end without one.
     """
     watch = _Watch(with_open_batch(example))
     try:
@@ -36,7 +36,7 @@ def find_fixing(module: nn.Module, example: Tensor) -> tuple[str, list[tuple[str
 
 
 class _Watch(TorchFunctionMode):
-    """Looks at the batch size after every operation."""
+    """Looks at the batch size after every operation, and for the one that stops without a number."""
 
     def __init__(self, sequences: Tensor) -> None:
         super().__init__()
@@ -47,9 +47,13 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        stopped = True
         try:
-            return func(*args, **(kwargs or {}))
+            made = func(*args, **(kwargs or {}))
+            stopped = False
+            return made
         finally:
-            if not self.name and self.sequences.shape[0].node.expr.is_number:  # type: ignore[attr-defined]
+            fixed = self.sequences.shape[0].node.expr.is_number  # type: ignore[attr-defined]
+            if not self.name and (fixed or stopped):
                 self.name = resolve_name(func) or getattr(func, "__name__", "")
                 self.frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_stack()]

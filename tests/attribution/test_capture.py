@@ -154,6 +154,12 @@ class Kronecker(nn.Module):
         return torch.kron(x, torch.ones(1, 2, 1)).sum((1, 2))[:, None]
 
 
+class TakenAlong(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(x.shape[2] - 1, -1, -1).expand(1, 4, -1)
+        return torch.take_along_dim(x, places, 2).sum((1, 2))[:, None]
+
+
 class Counting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.sum((1, 2))[:, None] * max(x.amax().item(), 1.0)
@@ -170,10 +176,21 @@ class Failing(nn.Module):
         (Numpy(), r"test_capture.py, line \d+\): torch.export stops with RuntimeError: .numpy\(\)"),
         (RowByRow(), r"test_capture.py, line \d+\): it fixes the batch size in torch.Tensor.unbind; use x"),
         (Kronecker(), r"test_capture.py, line \d+\): it fixes the batch size in torch.kron; use x"),
+        (
+            TakenAlong(),
+            r"test_capture.py, line \d+\): it fixes the batch size in torch.take_along_dim; use x",
+        ),
         (Counting(), r"test_capture.py, line \d+\): it makes a number of Python .* with .item\(\)"),
         (Failing(), r"test_capture.py, line \d+\): torch.export stops with ValueError: no such layer"),
     ],
-    ids=["numpy", "a loop over rows", "a product over the batch", "a number", "an error of its own"],
+    ids=[
+        "numpy",
+        "a loop over rows",
+        "a product over the batch",
+        "places without a batch",
+        "a number",
+        "an error of its own",
+    ],
 )
 def test_what_cannot_be_captured_says_where_and_why(module: nn.Module, words: str) -> None:
     with pytest.raises(UnsupportedModelError, match=words):
