@@ -146,12 +146,12 @@ def speed(
         comparisons.append(compare(case, contenders, replace(plan, references=count)))
         click.echo(report.comparison_text(comparisons[-1]) + "\n")
     click.echo(report.facts_text(facts))
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(report.as_json(facts, comparisons))
-    if plot_file is not None:
-        plot_file.parent.mkdir(parents=True, exist_ok=True)
-        report.plot(plot_file, facts, comparisons)
+    report.write(
+        json_file,
+        lambda: report.as_json(facts, comparisons),
+        plot_file,
+        lambda path: report.plot(path, facts, comparisons),
+    )
 
 
 def _check_checkpoint(cases: tuple[str, ...], checkpoint: Path | None) -> None:

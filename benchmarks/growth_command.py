@@ -47,9 +47,9 @@ def growth(
     sweeps = [measuring.grow(name, quick=quick, threads=threads, turns=turns) for name in chosen]
     click.echo(growth_report.text(sweeps) + "\n")
     click.echo(report.facts_text(facts))
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(growth_report.as_json(facts, sweeps))
-    if plot_file is not None:
-        plot_file.parent.mkdir(parents=True, exist_ok=True)
-        growth_report.plot(plot_file, facts, sweeps)
+    report.write(
+        json_file,
+        lambda: growth_report.as_json(facts, sweeps),
+        plot_file,
+        lambda path: growth_report.plot(path, facts, sweeps),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,19 @@ def as_json(facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
             written["times_the_bound_spread"] = asdict(spread(times)) if times else None
         measured.append(entry)
     return json.dumps({"facts": facts, "comparisons": measured}, indent=2) + "\n"
+
+
+def write(
+    json_file: Path | None, as_text: Callable[[], str], plot_file: Path | None, draw: Callable[[Path], None]
+) -> None:
+    """Write the files that were asked for; their folders are made."""
+    for path in (json_file, plot_file):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        json_file.write_text(as_text())
+    if plot_file is not None:
+        draw(plot_file)
 
 
 def plot(path: Path, facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -> None:
