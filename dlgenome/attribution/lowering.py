@@ -21,7 +21,13 @@ from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, Source, refs_in
 from dlgenome.attribution.rules.gradient import GRADIENT, HELD
-from dlgenome.attribution.tracking import LostBatchError, batch_symbol, first_info, value_info
+from dlgenome.attribution.tracking import (
+    LostBatchError,
+    batch_symbol,
+    first_info,
+    runs_along_batch,
+    value_info,
+)
 from dlgenome.errors import UnsupportedModelError
 
 
@@ -256,7 +262,10 @@ def _hold(call: Call, analysis: _Analysis) -> None:
 def _approximate(node: fx.Node, call: Call, rule: Rule | None, reason: str, analysis: _Analysis) -> None:
     """The gradient in the place of a rule, or a refusal that says why it cannot be."""
     exact_but_for_inputs = rule is not None and rule.refusal(call) is None
-    if is_number(node) and (rule is None or exact_but_for_inputs or rule.gradient_may_stand_in):
+    apart = exact_but_for_inputs or (
+        not runs_along_batch(call) if rule is None else rule.gradient_may_stand_in
+    )
+    if is_number(node) and apart:
         _refuse(call, reason, call.source, analysis.approximations)
         analysis.steps.append(Step(call, GRADIENT))
     elif not is_number(node) and (is_pointwise(call) or exact_but_for_inputs):

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from dlgenome.attribution.capture import CapturedGraph
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
+from dlgenome.attribution.rules.base import Call, same_axis
 from dlgenome.errors import UnsupportedModelError
 
 VIEWS = (
@@ -101,3 +102,15 @@ def _through_view(axis: int, dims: tuple[int, ...], parent: ValueInfo, batch: Ba
     if rest or dims[axis] % outer:
         raise LostBatchError("it reshapes across the batch, so rows of the batch are mixed")
     return BatchAxis(axis, outer, dims[axis] // outer)
+
+
+def runs_along_batch(call: Call) -> bool:
+    """Whether an operation without a rule is told to work along the batch, by an argument called ``dim``."""
+    schema = getattr(call.op, "_schema", None)
+    batch, dims = call.input_batch(0).axis, len(call.input_infos[0].dims)
+    for place, argument in enumerate(() if schema is None else schema.arguments):
+        if argument.name in ("dim", "dims"):
+            given = call.argument(place, argument.name, argument.default_value)
+            axes = given if isinstance(given, (list, tuple)) else [given]
+            return any(isinstance(axis, int) and same_axis(axis, batch, dims) for axis in axes)
+    return False

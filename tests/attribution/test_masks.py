@@ -81,3 +81,14 @@ def test_what_has_no_gradient_says_that_no_strict_cannot_help() -> None:
     module = Masked([lambda h, y: h * (y > 0).any(2, keepdim=True)])
     program = lower(capture(module, (4, LENGTH)), strict=False)
     assert any("aten.any" in r.operation and "--no-strict cannot help" in r.reason for r in program.refusals)
+
+
+@pytest.mark.parametrize(("axis", "refused"), [(0, True), (-3, True), (1, False), (None, False)])
+def test_a_gradient_never_stands_in_along_the_batch(axis: int | None, refused: bool) -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return (x.sort().values if axis is None else x.sort(axis).values)[:, 0, :1]
+
+    program = lower(capture(Sorted(), (CHANNELS, LENGTH)), strict=False)
+    assert [r.operation for r in program.refusals] == ["aten.sort.default"] * refused
+    assert [r.operation for r in program.approximations] == ["aten.sort.default"] * (not refused)
