@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.onednn import convolve_onto
+from dlgenome.attribution.winograd import Winograd, winograd
 
 Map = Callable[[Tensor], Tensor]
 MapOnto = Callable[[Tensor, Tensor], bool]
@@ -36,9 +37,27 @@ class Geometry:
 
 def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
     """The convolution with weights (outputs, channels, height, width)."""
-    outputs, channels, height, width = weight.shape
-    along_width = height == 1 and geometry.padding[0] == 0 and geometry.stride == (1, 1)
-    if weight.device.type == "cpu" and along_width and geometry.groups == 1:
+    plain, fewer = _plain(weight, bias, geometry), _with_fewer_products(weight, bias, geometry)
+    if fewer is None:
+        return plain
+    return lambda value: fewer(value) if fewer.pays(value) else plain(value)
+
+
+def _with_fewer_products(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Winograd | None:
+    if not _is_along_width(weight, geometry):
+        return None
+    return winograd(weight, bias, geometry.padding[1], geometry.dilation[1])
+
+
+def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:
+    """Whether every output looks at one line of the value, and outputs at neighbouring places."""
+    in_line = weight.shape[2] == 1 and geometry.padding[0] == 0
+    return in_line and geometry.stride == (1, 1) and geometry.groups == 1
+
+
+def _plain(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
+    outputs, channels, _, width = weight.shape
+    if weight.device.type == "cpu" and _is_along_width(weight, geometry):
         padding, dilation = geometry.padding[1], geometry.dilation[1]
         if outputs <= _LANES // 2 and width >= 8 and dilation == 1:
             return _several_places_at_once(weight, bias, padding)
@@ -79,18 +98,24 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
 def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
     """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
     as_convolution = _adjoint_as_convolution(weight, geometry)
-    few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
-    if as_convolution is None or few_or_far or weight.device.type != "cpu":
+    if as_convolution is None or weight.device.type != "cpu":
         return None
     flipped, back = as_convolution
+    fewer = _with_fewer_products(flipped, None, back)
+    few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
 
     def run(multiplier: Tensor, total: Tensor) -> bool:
         shape = (len(multiplier), weight.shape[1], *size)
         if total.shape != shape or not total.is_contiguous(memory_format=torch.channels_last):
             return False
+        if fewer is not None and total.dtype is torch.float32 and fewer.pays(multiplier):
+            fewer.onto(channels_last(multiplier), total)
+            return True
+        if few_or_far:
+            return False
         return convolve_onto(total, channels_last(multiplier), flipped, back.padding, back.dilation)
 
-    return run
+    return run if fewer is not None or not few_or_far else None
 
 
 def _adjoint_as_convolution(weight: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry] | None:
