@@ -20,7 +20,7 @@ from dlgenome.attribution.winograd_kernels import PIECE, Numbers, Tiles, gather,
 _OUTPUTS, _TAPS, _POINTS = 4, 3, 6
 _TILES = 200
 """Tiles at once, at most: enough for fast products of matrices, few enough for the cache."""
-_COMBINING = 64
+_COMBINING = 50
 """Multiplications that take as long as one number of the combinations before or after the products."""
 _WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
@@ -52,8 +52,6 @@ _OF_PRODUCTS = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -1 / 2, 0], [0, 1, 1, 4, 1 / 4, 0], [0, 1, -1, 8, -1 / 8, 1]],
     np.float32,
 )
-_BIAS_POINT = 1
-"""What is added to the product at 1 is added to every output."""
 
 
 class Winograd:
@@ -62,9 +60,9 @@ class Winograd:
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> None:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
-        self._bias = None if bias is None else F.pad(bias, (0, -len(bias) % _LANES))
-        self._starts = range(0, self._width, _TAPS)
-        self._weights = _combined_weights(weight)
+        self._weights, self._last_weights = _combined_weights(weight)
+        filled = torch.zeros(self._outputs) if bias is None else bias
+        self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
 
     def pays(self, value: Tensor) -> bool:
         """Whether the value is of a kind that is known, and as long as it takes to be faster so."""
@@ -86,34 +84,39 @@ class Winograd:
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
-        rows = value.permute(0, 2, 3, 1).flatten(0, 1).contiguous().numpy()
-        results = made.flatten(0, 1).numpy()
+        rows = value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous().numpy()
+        results = made.view(-1, made.shape[2] * made.shape[3]).numpy()
         room, lots = _lots(len(rows), _n_tiles(made.shape[2], self._dilation), self._dilation)
-        combined = value.new_empty(_POINTS, room, len(self._starts) * self._channels)
-        products = value.new_empty(_POINTS, room, self._weights[0].shape[1])
-        inputs, outputs = combined.numpy(), products.numpy()
-        zeros, spare = np.zeros((2, max(PIECE, self._channels, self._outputs)), np.float32)
+        combined = value.new_empty(_POINTS, room, self._weights.shape[1])
+        products = value.new_empty(_POINTS, room, self._weights.shape[2])
+        inputs, outputs = combined.view(-1).numpy(), products.view(-1).numpy()
+        widths = room * products.shape[2], products.shape[2]
+        seen, spare = (
+            np.empty(n * max(PIECE, c), np.float32) for n, c in ((6, self._channels), (1, self._outputs))
+        )
         for lot in lots:
             for row, tiles in lot:
-                self._spread(rows[row], zeros, inputs, tiles)
+                self._spread(rows[row], inputs, combined.shape, tiles, seen)
             self._multiply(combined, products)
             for row, tiles in lot:
-                gather(results[row], outputs, spare, _OF_PRODUCTS, tiles, onto)
+                gather(
+                    results[row], self._outputs, outputs, widths, _OF_PRODUCTS, tiles, self._bias, spare, onto
+                )
 
-    def _spread(self, row: Numbers, zeros: Numbers, out: Numbers, tiles: Tiles) -> None:
-        for part, start in enumerate(self._starts):
+    def _spread(
+        self, row: Numbers, out: Numbers, shape: tuple[int, ...], tiles: Tiles, seen: Numbers
+    ) -> None:
+        for part, start in enumerate(range(0, self._width, _TAPS)):
             begin = start * self._dilation - self._padding
-            points = _POINTS if start + _TAPS <= self._width else _POINTS - 1
-            spread(row, zeros, out, _OF_INPUTS, tiles, begin, part, points)
+            widths = shape[1] * shape[2], shape[2], part * self._channels
+            spread(row, self._channels, out, widths, _OF_INPUTS, tiles, begin, seen)
 
     def _multiply(self, combined: Tensor, products: Tensor) -> None:
         """Of all the room there is, used or not: another number of rows may be summed in another order."""
-        for point, weight in enumerate(self._weights):
-            inputs = combined[point, :, : len(weight)]
-            if self._bias is not None and point == _BIAS_POINT:
-                torch.addmm(self._bias, inputs, weight, out=products[point])
-            else:
-                torch.mm(inputs, weight, out=products[point])
+        n = len(self._weights)
+        torch.bmm(combined[:n], self._weights, out=products[:n])
+        if n < _POINTS:
+            torch.mm(combined[n, :, : len(self._last_weights)], self._last_weights, out=products[n])
 
     def _size(self, value: Tensor) -> int:
         return value.shape[3] + 2 * self._padding - self._dilation * (self._width - 1)
@@ -136,14 +139,19 @@ def _cost_of_tile(outputs: int, channels: int, width: int) -> int:
     return products + _COMBINING * _POINTS * (-(-width // _TAPS) * channels + outputs)
 
 
-def _combined_weights(weight: Tensor) -> list[Tensor]:
-    """For every point the matrix (channels of every three weights, outputs), filled up with zeros."""
+def _combined_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """For every point the matrix (channels of every three weights, outputs), filled up with zeros.
+
+    At infinity only whole threes count; where not all are, its matrix is smaller and stands alone.
+    """
     outputs, channels, _, width = weight.shape
     taps = weight[:, :, 0].permute(2, 1, 0).double()
     filled = F.pad(taps, (0, -outputs % _LANES, 0, 0, 0, -width % _TAPS))
     groups = filled.view(-1, _TAPS, channels, filled.shape[2])
     points = torch.einsum("pt,gtco->pgco", _OF_WEIGHTS, groups).float()
-    return [*points[:-1].flatten(1, 2).contiguous(), points[-1, : width // _TAPS].flatten(0, 1).contiguous()]
+    whole = width // _TAPS
+    n_alike = _POINTS if whole == len(groups) else _POINTS - 1
+    return points[:n_alike].flatten(1, 2).contiguous(), points[-1, :whole].flatten(0, 1).contiguous()
 
 
 def _n_tiles(size: int, dilation: int) -> int:

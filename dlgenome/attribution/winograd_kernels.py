@@ -1,7 +1,7 @@
 """The passes before and after the products of matrices that stand for a convolution, compiled.
 
-Values lie in memory as (places, channels), channels closest together. A loop over numbers writes one array:
-of more, the compiler would have to know that they do not overlap, and would not use vector instructions.
+Arrays are flat, and what lies in them is found by offsets: where pieces are short, making views of them would
+take longer than working on them. Offsets are unsigned, for those are not looked at for counting from the end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from dlgenome.compiled import compiled
 
 Numbers = NDArray[np.float32]
+Offset = np.uint64
 PIECE = 4096
 """Numbers that are worked on at once; those of all arrays of a pass stay in the first-level cache."""
+N_SEEN, N_MADE = 6, 4
+"""Places that a tile looks at, and outputs that it has."""
 
 
 class Tiles(NamedTuple):
-    """Some tiles of a row: four outputs each, ``dilation`` apart."""
+    """Some tiles of a row: four outputs each, ``dilation`` places apart."""
 
     first: int
     last: int
@@ -29,123 +32,135 @@ class Tiles(NamedTuple):
 
 
 @compiled
-def _four(out: Numbers, a: Numbers, b: Numbers, c: Numbers, d: Numbers, by: Numbers) -> None:
-    """The sum of four, each times its factor."""
+def _four(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    """The sum of four pieces, each times its factor; the first begins at ``a``, the others at steps."""
     p, q, r, s = by[0], by[1], by[2], by[3]
-    for i in range(out.size):
-        out[i] = (p * a[i] + q * b[i]) + (r * c[i] + s * d[i])
+    b, c, d = a + step, a + step + step, a + step + step + step
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i])
 
 
 @compiled
-def _five(out: Numbers, a: Numbers, b: Numbers, c: Numbers, d: Numbers, e: Numbers, by: Numbers) -> None:
-    """The sum of five, each times its factor."""
+def _five(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    """The sum of five."""
     p, q, r, s, t = by[0], by[1], by[2], by[3], by[4]
-    for i in range(out.size):
-        out[i] = (p * a[i] + q * b[i]) + (r * c[i] + s * d[i]) + t * e[i]
+    b, c, d = a + step, a + step + step, a + step + step + step
+    e = d + step
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i]) + t * of[e + i]
 
 
 @compiled
-def _add(total: Numbers, value: Numbers) -> None:
-    for i in range(total.size):
-        total[i] += value[i]
+def _add_sum(total: Numbers, o: Offset, value: Numbers, other: Numbers, size: int) -> None:
+    for number in range(size):
+        i = np.uint64(number)
+        total[o + i] += value[i] + other[i]
 
 
 @compiled
-def _seen(row: Numbers, zeros: Numbers, place: int, run: int) -> Numbers:
-    """The row's numbers at some places; zeros before its first and after its last."""
-    inside = 0 <= place < row.shape[0]
-    return row[place : place + run].reshape(-1) if inside else zeros[: run * row.shape[1]]
+def _sum(out: Numbers, o: Offset, value: Numbers, other: Numbers, size: int) -> None:
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = value[i] + other[i]
 
 
 @compiled
-def _run_length(place: int, looks: int, length: int, tiles: Tiles, tile: int, most: int) -> int:
+def _combine(
+    out: Numbers, o: Offset, apart: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers
+) -> None:
+    """The six combinations of what lies at ``a`` and five more steps, ``apart`` in ``out``."""
+    _five(out, o, of, a, step, size, by[0])
+    for point in range(1, N_SEEN - 1):
+        _four(out, o + np.uint64(point) * apart, of, a + step, step, size, by[point, 1:])
+    _five(out, o + np.uint64(N_SEEN - 1) * apart, of, a + step, step, size, by[N_SEEN - 1, 1:])
+
+
+@compiled
+def _copy_seen(row: Numbers, seen: Numbers, place: int, dilation: int, run: int, channels: int) -> None:
+    """What tiles look at, one piece after the other; zeros before the row and after it."""
+    size, length = run * channels, row.size // channels
+    for look in range(N_SEEN):
+        start = place + look * dilation
+        inside = 0 <= start < length
+        for number in range(size):
+            to = look * size + number
+            seen[to] = row[start * channels + number] if inside else np.float32(0)
+
+
+@compiled
+def _run_length(place: int, n_places: int, length: int, tiles: Tiles, tile: int, most: int) -> int:
     """How many tiles from here on lie side by side, with the same of their places inside the row."""
     run = min(tiles.last - tile, tiles.dilation - tile % tiles.dilation, most)
-    for look in range(looks):
-        seen = place + look * tiles.dilation
-        if seen < 0:
-            run = min(run, -seen)
-        elif seen < length:
-            run = min(run, length - seen)
+    for number in range(n_places):
+        there = place + number * tiles.dilation
+        if there < 0:
+            run = min(run, -there)
+        elif there < length:
+            run = min(run, length - there)
     return run
 
 
 @compiled
 def spread(
-    row: Numbers,
-    zeros: Numbers,
-    out: Numbers,
-    factors: Numbers,
-    tiles: Tiles,
-    begin: int,
-    part: int,
-    points: int,
-) -> None:
+    row: Numbers, channels: int, out: Numbers, widths: tuple[int, int, int], factors: Numbers, tiles: Tiles,
+    begin: int, seen: Numbers,
+) -> None:  # fmt: skip
     """Combinations of the six places that every tile looks at, the first tile from place ``begin`` on.
 
-    ``row`` is (places, channels), ``out`` (6, tiles, parts * channels). Of the sixth combination nothing is
-    made where ``points`` is five.
+    ``out`` is (6, tiles, columns); ``widths`` are the numbers in a sixth of it, its columns, and the first of
+    the columns that are written. ``seen`` has room for six pieces.
     """
-    length, channels = row.shape
-    width, dilation = out.shape[2], tiles.dilation
+    length, dilation = row.size // channels, tiles.dilation
+    apart, width, column = widths
     most = max(1, PIECE // channels) if width == channels else 1
     tile = tiles.first
     while tile < tiles.last:
-        place = begin + 4 * dilation * (tile // dilation) + tile % dilation
-        run = _run_length(place, 6, length, tiles, tile, most)
-        start = (tiles.at + tile - tiles.first) * width + part * channels
-        end = start + run * channels
-        a = _seen(row, zeros, place, run)
-        b = _seen(row, zeros, place + dilation, run)
-        c = _seen(row, zeros, place + 2 * dilation, run)
-        d = _seen(row, zeros, place + 3 * dilation, run)
-        e = _seen(row, zeros, place + 4 * dilation, run)
-        _five(out[0].reshape(-1)[start:end], a, b, c, d, e, factors[0])
-        for point in range(1, 5):
-            _four(out[point].reshape(-1)[start:end], b, c, d, e, factors[point, 1:])
-        if points > 5:
-            f = _seen(row, zeros, place + 5 * dilation, run)
-            _five(out[5].reshape(-1)[start:end], b, c, d, e, f, factors[5, 1:])
+        place = begin + N_MADE * dilation * (tile // dilation) + tile % dilation
+        run = _run_length(place, N_SEEN, length, tiles, tile, most)
+        size = run * channels
+        o = np.uint64((tiles.at + tile - tiles.first) * width + column)
+        if place >= 0 and place + (N_SEEN - 1) * dilation < length:
+            a, step = np.uint64(place * channels), np.uint64(dilation * channels)
+            _combine(out, o, np.uint64(apart), row, a, step, size, factors)
+        else:
+            _copy_seen(row, seen, place, dilation, run, channels)
+            _combine(out, o, np.uint64(apart), seen, np.uint64(0), np.uint64(size), size, factors)
         tile += run
 
 
 @compiled
-def gather(row: Numbers, made: Numbers, spare: Numbers, factors: Numbers, tiles: Tiles, onto: bool) -> None:
-    """The four outputs of every tile from its six products, written or added to the row.
+def gather(
+    row: Numbers, channels: int, made: Numbers, widths: tuple[int, int], factors: Numbers, tiles: Tiles,
+    bias: Numbers, spare: Numbers, onto: bool,
+) -> None:  # fmt: skip
+    """The four outputs of every tile from its six products, and the bias, written or added to the row.
 
-    ``row`` is (places, channels), ``made`` (6, tiles, channels or more); ``spare`` has room for a piece.
+    ``made`` is (6, tiles, columns); ``widths`` are the numbers in a sixth of it, and its columns. ``bias`` is
+    as long as a piece, or empty, and ``spare`` has room for one.
     """
-    length, channels = row.shape
-    width = made.shape[2]
+    length, dilation = row.size // channels, tiles.dilation
+    apart, width = np.uint64(widths[0]), widths[1]
     most = max(1, PIECE // channels) if width == channels else 1
     tile = tiles.first
     while tile < tiles.last:
-        place = 4 * tiles.dilation * (tile // tiles.dilation) + tile % tiles.dilation
-        run = _run_length(place, 4, length, tiles, tile, most)
-        start = (tiles.at + tile - tiles.first) * width
-        end = start + run * channels
-        a, b, c = (
-            made[0].reshape(-1)[start:end],
-            made[1].reshape(-1)[start:end],
-            made[2].reshape(-1)[start:end],
-        )
-        d, e, f = (
-            made[3].reshape(-1)[start:end],
-            made[4].reshape(-1)[start:end],
-            made[5].reshape(-1)[start:end],
-        )
-        for output in range(4):
+        place = N_MADE * dilation * (tile // dilation) + tile % dilation
+        run = _run_length(place, N_MADE, length, tiles, tile, most)
+        size, a = run * channels, np.uint64((tiles.at + tile - tiles.first) * width)
+        for output in range(N_MADE):
             if place >= length:
                 break
-            total = row[place : place + run].reshape(-1)
-            result = spare[: total.size] if onto else total
+            o = np.uint64(place * channels)
             if output == 0:
-                _five(result, a, b, c, d, e, factors[0])
-            elif output == 3:
-                _five(result, b, c, d, e, f, factors[3, 1:])
+                _five(spare, np.uint64(0), made, a, apart, size, factors[0])
+            elif output == N_MADE - 1:
+                _five(spare, np.uint64(0), made, a + apart, apart, size, factors[output, 1:])
             else:
-                _four(result, b, c, d, e, factors[output, 1:])
+                _four(spare, np.uint64(0), made, a + apart, apart, size, factors[output, 1:])
             if onto:
-                _add(total, result)
-            place += tiles.dilation
+                _add_sum(row, o, spare, bias, size)
+            else:
+                _sum(row, o, spare, bias, size)
+            place += dilation
         tile += run
