@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -269,3 +269,21 @@ def test_weights_that_depend_on_the_sequence_are_refused() -> None:
         "y", aten.linear.default, (value, weight), {}, (value, weight), infos, infos[0], Source("", "")
     )
     assert linear.RULES[aten.linear.default].refusal(call) == "its weights depend on the sequence"
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 16, 50])
+def test_a_dense_layer_of_known_weights_is_that_layer(outputs: int) -> None:
+    weight, bias, value = torch.randn(outputs, 70), torch.randn(outputs), torch.randn(9, 70)
+    call = cast(Call, None)  # asked for nothing
+    bound = linear.RULES[aten.linear.default].bound(call, (Ref("x"), weight, bias))
+    assert type(bound) is linear.BoundDense
+    for more in ((bias,), (None,), ()):
+        made = bound.forward(call, (value, weight, *more), {})
+        torch.testing.assert_close(made, torch.nn.functional.linear(value, weight, *more))
+        order = torch.randperm(9)
+        assert torch.equal(bound.forward(call, (value[order], weight, *more), {}), made[order])
+
+
+def test_a_dense_layer_of_one_row_of_weights_stays_as_it_is() -> None:
+    dense = linear.RULES[aten.linear.default]
+    assert dense.bound(cast(Call, None), (Ref("x"), torch.randn(70))) is dense
