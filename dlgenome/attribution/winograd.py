@@ -1,23 +1,30 @@
-"""Convolutions with half the multiplications: minimal filtering (Winograd 1980; Lavin and Gray 2015).
+"""Convolutions with fewer multiplications: minimal filtering (Winograd 1980; Lavin and Gray 2015).
 
 Four outputs of a kernel of three weights look at six inputs. As the product of two polynomials, evaluated
 at six points, they take six products instead of twelve: combinations of the inputs, times combinations of
 the weights that are made once, combined to the outputs. With channels every product is one of matrices. A
 wider kernel is a sum of kernels of three, whose products add up before they are combined.
-Points are 0, 1, -1, 2, -1/2 and infinity, which round least (Barabasz et al. 2020). Rounding is about that
-of the plain way: there are fewer and shorter sums, and factors up to eight.
+
+Four outputs at once round three times as much as a sum of so many numbers must. The library adds up all of a
+wide kernel one by one and is no better, so they are for wide kernels; narrow ones take two outputs at once,
+from four products instead of six, which round as the library does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.winograd_kernels import PIECE, Numbers, Tiles, gather, spread
 
-_OUTPUTS, _TAPS, _POINTS = 4, 3, 6
+_TAPS = 3
+_WIDE = 5
+"""Weights from which on a kernel takes four outputs at once."""
 _TILES = 200
 """Tiles at once, at most: enough for fast products of matrices, few enough for the cache."""
 _COMBINING = 50
@@ -26,32 +33,77 @@ _WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
 _LANES = 16
 """Outputs that the processor computes at once; products of other widths are slower."""
-_OF_INPUTS = np.array(
-    [
-        [2, 3, -4, -3, 2, 0],
-        [0, 2, 5, 1, -2, 0],
-        [0, 2, 1, -5, 2, 0],
-        [0, -1, -2, 1, 2, 0],
-        [0, -2, 1, 2, -1, 0],
-        [0, 2, 3, -4, -3, 2],
-    ],
-    np.float32,
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """Factors of the combinations; the last point is infinity, where only the third weight counts."""
+
+    of_inputs: Numbers
+    """(points, inputs)."""
+    of_weights: NDArray[np.float64]
+    """(points, weights)."""
+    of_products: Numbers
+    """(outputs, points)."""
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.of_products)
+
+    @property
+    def n_points(self) -> int:
+        return len(self.of_inputs)
+
+    def cost_of_tile(self, outputs: int, channels: int, width: int) -> int:
+        """Multiplications of a tile, and what takes as long."""
+        whole, rest = divmod(width, _TAPS)
+        products = (whole * self.n_points + (self.n_points - 1 if rest else 0)) * channels * outputs
+        return products + _COMBINING * self.n_points * (-(-width // _TAPS) * channels + outputs)
+
+    def n_tiles(self, size: int, dilation: int) -> int:
+        """Tiles that hold ``size`` outputs; some of the last look at fewer than all that a tile has."""
+        whole, rest = divmod(size, self.n_outputs * dilation)
+        return whole * dilation + min(rest, dilation)
+
+
+_TWO_OUTPUTS = _Scheme(
+    np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32),
+    np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
+    np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32),
 )
-_OF_WEIGHTS = torch.tensor(
-    [
-        [1 / 2, 0, 0],
-        [1 / 6, 1 / 6, 1 / 6],
-        [1 / 6, -1 / 6, 1 / 6],
-        [1 / 30, 1 / 15, 2 / 15],
-        [16 / 15, -8 / 15, 4 / 15],
-        [0, 0, 1 / 2],
-    ],
-    dtype=torch.float64,
+"""At 0, 1, -1 and infinity."""
+_FOUR_OUTPUTS = _Scheme(
+    np.array(
+        [
+            [2, 3, -4, -3, 2, 0],
+            [0, 2, 5, 1, -2, 0],
+            [0, 2, 1, -5, 2, 0],
+            [0, -1, -2, 1, 2, 0],
+            [0, -2, 1, 2, -1, 0],
+            [0, 2, 3, -4, -3, 2],
+        ],
+        np.float32,
+    ),
+    np.array(
+        [
+            [1 / 2, 0, 0],
+            [1 / 6, 1 / 6, 1 / 6],
+            [1 / 6, -1 / 6, 1 / 6],
+            [1 / 30, 1 / 15, 2 / 15],
+            [16 / 15, -8 / 15, 4 / 15],
+            [0, 0, 1 / 2],
+        ]
+    ),
+    np.array(
+        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -1 / 2, 0], [0, 1, 1, 4, 1 / 4, 0], [0, 1, -1, 8, -1 / 8, 1]],
+        np.float32,
+    ),
 )
-_OF_PRODUCTS = np.array(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -1 / 2, 0], [0, 1, 1, 4, 1 / 4, 0], [0, 1, -1, 8, -1 / 8, 1]],
-    np.float32,
-)
+"""At 0, 1, -1, 2, -1/2 and infinity, which round least (Barabasz et al. 2020)."""
+
+
+Lot = list[tuple[int, Tiles]]
+"""What is multiplied at once: rows by their numbers, and some tiles of each."""
 
 
 class Winograd:
@@ -60,7 +112,8 @@ class Winograd:
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> None:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
-        self._weights, self._last_weights = _combined_weights(weight)
+        self._scheme = _scheme_for(self._width)
+        self._weights, self._last_weights = _combined_weights(weight, self._scheme)
         filled = torch.zeros(self._outputs) if bias is None else bias
         self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
 
@@ -69,9 +122,9 @@ class Winograd:
         size = self._size(value)
         if value.dtype is not torch.float32 or size < 1:
             return False
-        a_tile = _cost_of_tile(self._outputs, self._channels, self._width)
+        a_tile = self._scheme.cost_of_tile(self._outputs, self._channels, self._width)
         plain = self._width * self._channels * self._outputs * size
-        return a_tile * _n_tiles(size, self._dilation) <= _WORTH_IT * plain
+        return a_tile * self._scheme.n_tiles(size, self._dilation) <= _WORTH_IT * plain
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
@@ -84,38 +137,39 @@ class Winograd:
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
+        scheme = self._scheme
         rows = value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous().numpy()
         results = made.view(-1, made.shape[2] * made.shape[3]).numpy()
-        room, lots = _lots(len(rows), _n_tiles(made.shape[2], self._dilation), self._dilation)
-        combined = value.new_empty(_POINTS, room, self._weights.shape[1])
-        products = value.new_empty(_POINTS, room, self._weights.shape[2])
-        inputs, outputs = combined.view(-1).numpy(), products.view(-1).numpy()
-        widths = room * products.shape[2], products.shape[2]
-        seen, spare = (
-            np.empty(n * max(PIECE, c), np.float32) for n, c in ((6, self._channels), (1, self._outputs))
-        )
+        one = Tiles(0, scheme.n_tiles(made.shape[2], self._dilation), 0, self._dilation, scheme.n_outputs)
+        room, lots = _lots(len(rows), one)
+        combined = value.new_empty(scheme.n_points, room, self._weights.shape[1])
+        products = value.new_empty(scheme.n_points, room, self._weights.shape[2])
+        outputs, widths = products.view(-1).numpy(), (room * products.shape[2], products.shape[2])
+        spare = np.empty(max(PIECE, self._outputs), np.float32)
         for lot in lots:
-            for row, tiles in lot:
-                self._spread(rows[row], inputs, combined.shape, tiles, seen)
+            self._spread(rows, combined, lot)
             self._multiply(combined, products)
             for row, tiles in lot:
                 gather(
-                    results[row], self._outputs, outputs, widths, _OF_PRODUCTS, tiles, self._bias, spare, onto
-                )
+                    results[row], self._outputs, outputs, widths, scheme.of_products, tiles, self._bias,
+                    spare, onto,
+                )  # fmt: skip
 
-    def _spread(
-        self, row: Numbers, out: Numbers, shape: tuple[int, ...], tiles: Tiles, seen: Numbers
-    ) -> None:
+    def _spread(self, rows: Numbers, combined: Tensor, lot: Lot) -> None:
+        factors, out = self._scheme.of_inputs, combined.view(-1).numpy()
+        seen = np.empty(factors.shape[1] * max(PIECE, self._channels), np.float32)
+        apart, width = combined[0].numel(), combined.shape[2]
         for part, start in enumerate(range(0, self._width, _TAPS)):
-            begin = start * self._dilation - self._padding
-            widths = shape[1] * shape[2], shape[2], part * self._channels
-            spread(row, self._channels, out, widths, _OF_INPUTS, tiles, begin, seen)
+            needed = factors if start + _TAPS <= self._width else factors[:-1]
+            begin, widths = start * self._dilation - self._padding, (apart, width, part * self._channels)
+            for row, tiles in lot:
+                spread(rows[row], self._channels, out, widths, needed, tiles, begin, seen)
 
     def _multiply(self, combined: Tensor, products: Tensor) -> None:
         """Of all the room there is, used or not: another number of rows may be summed in another order."""
         n = len(self._weights)
         torch.bmm(combined[:n], self._weights, out=products[:n])
-        if n < _POINTS:
+        if n < len(products):
             torch.mm(combined[n, :, : len(self._last_weights)], self._last_weights, out=products[n])
 
     def _size(self, value: Tensor) -> int:
@@ -126,20 +180,18 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
     """The convolution with weights (outputs, channels, 1, width); None where no length makes it faster."""
     outputs, channels, height, width = weight.shape
     known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width >= _TAPS
-    plain = _OUTPUTS * width * channels * outputs
-    if not known or _cost_of_tile(outputs, channels, width) > _WORTH_IT * plain:
+    scheme = _scheme_for(width)
+    plain = scheme.n_outputs * width * channels * outputs
+    if not known or scheme.cost_of_tile(outputs, channels, width) > _WORTH_IT * plain:
         return None
     return Winograd(weight, bias, padding, dilation)
 
 
-def _cost_of_tile(outputs: int, channels: int, width: int) -> int:
-    """Multiplications of a tile, and what takes as long."""
-    whole, rest = divmod(width, _TAPS)
-    products = (whole * _POINTS + (_POINTS - 1 if rest else 0)) * channels * outputs
-    return products + _COMBINING * _POINTS * (-(-width // _TAPS) * channels + outputs)
+def _scheme_for(width: int) -> _Scheme:
+    return _FOUR_OUTPUTS if width >= _WIDE else _TWO_OUTPUTS
 
 
-def _combined_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _combined_weights(weight: Tensor, scheme: _Scheme) -> tuple[Tensor, Tensor]:
     """For every point the matrix (channels of every three weights, outputs), filled up with zeros.
 
     At infinity only whole threes count; where not all are, its matrix is smaller and stands alone.
@@ -148,29 +200,22 @@ def _combined_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
     taps = weight[:, :, 0].permute(2, 1, 0).double()
     filled = F.pad(taps, (0, -outputs % _LANES, 0, 0, 0, -width % _TAPS))
     groups = filled.view(-1, _TAPS, channels, filled.shape[2])
-    points = torch.einsum("pt,gtco->pgco", _OF_WEIGHTS, groups).float()
+    points = torch.einsum("pt,gtco->pgco", torch.from_numpy(scheme.of_weights), groups).float()
     whole = width // _TAPS
-    n_alike = _POINTS if whole == len(groups) else _POINTS - 1
+    n_alike = len(points) if whole == len(groups) else len(points) - 1
     return points[:n_alike].flatten(1, 2).contiguous(), points[-1, :whole].flatten(0, 1).contiguous()
 
 
-def _n_tiles(size: int, dilation: int) -> int:
-    """Tiles that hold ``size`` outputs; the last of them look at fewer than four that are there."""
-    whole, rest = divmod(size, _OUTPUTS * dilation)
-    return whole * dilation + min(rest, dilation)
-
-
-def _lots(n_rows: int, n_tiles: int, dilation: int) -> tuple[int, list[list[tuple[int, Tiles]]]]:
+def _lots(n_rows: int, one: Tiles) -> tuple[int, list[Lot]]:
     """Tiles of a lot, and the tiles of all rows by lots: parts of one row, or several rows."""
+    n_tiles = one.last
     if n_tiles > _TILES:
         room = -(-n_tiles // -(-n_tiles // _TILES))
-        parts = [range(first, min(n_tiles, first + room)) for first in range(0, n_tiles, room)]
-        return room, [
-            [(row, Tiles(part.start, part.stop, 0, dilation))] for row in range(n_rows) for part in parts
-        ]
+        parts = [one._replace(first=at, last=min(n_tiles, at + room)) for at in range(0, n_tiles, room)]
+        return room, [[(row, part)] for row in range(n_rows) for part in parts]
     most = min(n_rows, _TILES // n_tiles)
     at_once = min(range(most, most // 2, -1), key=lambda rows: -n_rows % rows)
     lots = [range(top, min(n_rows, top + at_once)) for top in range(0, n_rows, at_once)]
     return at_once * n_tiles, [
-        [(row, Tiles(0, n_tiles, (row - lot.start) * n_tiles, dilation)) for row in lot] for lot in lots
+        [(row, one._replace(at=(row - lot.start) * n_tiles)) for row in lot] for lot in lots
     ]

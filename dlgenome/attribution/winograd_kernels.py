@@ -17,23 +17,40 @@ Numbers = NDArray[np.float32]
 Offset = np.uint64
 PIECE = 4096
 """Numbers that are worked on at once; those of all arrays of a pass stay in the first-level cache."""
-N_SEEN, N_MADE = 6, 4
-"""Places that a tile looks at, and outputs that it has."""
 
 
 class Tiles(NamedTuple):
-    """Some tiles of a row: four outputs each, ``dilation`` places apart."""
+    """Some tiles of a row: a few outputs each, ``dilation`` places apart."""
 
     first: int
     last: int
     at: int
     """Where the first of them is among the tiles of several rows."""
     dilation: int
+    n_outputs: int
+
+
+@compiled
+def _two(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    """The sum of two pieces, each times its factor; the first begins at ``a``, the other a step further."""
+    p, q = by[0], by[1]
+    b = a + step
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = p * of[a + i] + q * of[b + i]
+
+
+@compiled
+def _three(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    p, q, r = by[0], by[1], by[2]
+    b, c = a + step, a + step + step
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = (p * of[a + i] + q * of[b + i]) + r * of[c + i]
 
 
 @compiled
 def _four(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
-    """The sum of four pieces, each times its factor; the first begins at ``a``, the others at steps."""
     p, q, r, s = by[0], by[1], by[2], by[3]
     b, c, d = a + step, a + step + step, a + step + step + step
     for number in range(size):
@@ -43,13 +60,31 @@ def _four(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: i
 
 @compiled
 def _five(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
-    """The sum of five."""
     p, q, r, s, t = by[0], by[1], by[2], by[3], by[4]
     b, c, d = a + step, a + step + step, a + step + step + step
     e = d + step
     for number in range(size):
         i = np.uint64(number)
         out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i]) + t * of[e + i]
+
+
+@compiled
+def _combine(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    """The sum of pieces that lie steps apart, each times its factor; the outer ones may be zero."""
+    first, last = 0, by.size
+    while by[first] == 0:
+        first += 1
+    while by[last - 1] == 0:
+        last -= 1
+    factors, a = by[first:], a + np.uint64(first) * step
+    if last - first == 2:
+        _two(out, o, of, a, step, size, factors)
+    elif last - first == 3:
+        _three(out, o, of, a, step, size, factors)
+    elif last - first == 4:
+        _four(out, o, of, a, step, size, factors)
+    else:
+        _five(out, o, of, a, step, size, factors)
 
 
 @compiled
@@ -67,21 +102,12 @@ def _sum(out: Numbers, o: Offset, value: Numbers, other: Numbers, size: int) -> 
 
 
 @compiled
-def _combine(
-    out: Numbers, o: Offset, apart: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers
+def _copy_seen(
+    row: Numbers, seen: Numbers, place: int, n_seen: int, dilation: int, run: int, channels: int
 ) -> None:
-    """The six combinations of what lies at ``a`` and five more steps, ``apart`` in ``out``."""
-    _five(out, o, of, a, step, size, by[0])
-    for point in range(1, N_SEEN - 1):
-        _four(out, o + np.uint64(point) * apart, of, a + step, step, size, by[point, 1:])
-    _five(out, o + np.uint64(N_SEEN - 1) * apart, of, a + step, step, size, by[N_SEEN - 1, 1:])
-
-
-@compiled
-def _copy_seen(row: Numbers, seen: Numbers, place: int, dilation: int, run: int, channels: int) -> None:
     """What tiles look at, one piece after the other; zeros before the row and after it."""
     size, length = run * channels, row.size // channels
-    for look in range(N_SEEN):
+    for look in range(n_seen):
         start = place + look * dilation
         inside = 0 <= start < length
         for number in range(size):
@@ -107,26 +133,28 @@ def spread(
     row: Numbers, channels: int, out: Numbers, widths: tuple[int, int, int], factors: Numbers, tiles: Tiles,
     begin: int, seen: Numbers,
 ) -> None:  # fmt: skip
-    """Combinations of the six places that every tile looks at, the first tile from place ``begin`` on.
+    """Combinations of the places that every tile looks at, the first tile from place ``begin`` on.
 
-    ``out`` is (6, tiles, columns); ``widths`` are the numbers in a sixth of it, its columns, and the first of
-    the columns that are written. ``seen`` has room for six pieces.
+    ``factors`` are (combinations, places), and ``out`` is (combinations, tiles, columns); ``widths`` are the
+    numbers of one combination in it, its columns, and the first of the columns that are written. ``seen`` has
+    room for a piece of every place.
     """
+    n_seen = factors.shape[1]
     length, dilation = row.size // channels, tiles.dilation
     apart, width, column = widths
     most = max(1, PIECE // channels) if width == channels else 1
     tile = tiles.first
     while tile < tiles.last:
-        place = begin + N_MADE * dilation * (tile // dilation) + tile % dilation
-        run = _run_length(place, N_SEEN, length, tiles, tile, most)
+        place = begin + tiles.n_outputs * dilation * (tile // dilation) + tile % dilation
+        run = _run_length(place, n_seen, length, tiles, tile, most)
         size = run * channels
-        o = np.uint64((tiles.at + tile - tiles.first) * width + column)
-        if place >= 0 and place + (N_SEEN - 1) * dilation < length:
-            a, step = np.uint64(place * channels), np.uint64(dilation * channels)
-            _combine(out, o, np.uint64(apart), row, a, step, size, factors)
-        else:
-            _copy_seen(row, seen, place, dilation, run, channels)
-            _combine(out, o, np.uint64(apart), seen, np.uint64(0), np.uint64(size), size, factors)
+        source, a, step = row, place * channels, dilation * channels
+        if place < 0 or place + (n_seen - 1) * dilation >= length:
+            _copy_seen(row, seen, place, n_seen, dilation, run, channels)
+            source, a, step = seen, 0, size
+        for point in range(len(factors)):
+            o = point * apart + (tiles.at + tile - tiles.first) * width + column
+            _combine(out, np.uint64(o), source, np.uint64(a), np.uint64(step), size, factors[point])
         tile += run
 
 
@@ -135,29 +163,24 @@ def gather(
     row: Numbers, channels: int, made: Numbers, widths: tuple[int, int], factors: Numbers, tiles: Tiles,
     bias: Numbers, spare: Numbers, onto: bool,
 ) -> None:  # fmt: skip
-    """The four outputs of every tile from its six products, and the bias, written or added to the row.
+    """The outputs of every tile from its products, and the bias, written or added to the row.
 
-    ``made`` is (6, tiles, columns); ``widths`` are the numbers in a sixth of it, and its columns. ``bias`` is
-    as long as a piece, or empty, and ``spare`` has room for one.
+    ``factors`` are (outputs, products), and ``made`` is (products, tiles, columns); ``widths`` are the
+    numbers of one product in it, and its columns. ``bias`` is as long as a piece, ``spare`` has room for one.
     """
     length, dilation = row.size // channels, tiles.dilation
-    apart, width = np.uint64(widths[0]), widths[1]
+    apart, width = widths
     most = max(1, PIECE // channels) if width == channels else 1
     tile = tiles.first
     while tile < tiles.last:
-        place = N_MADE * dilation * (tile // dilation) + tile % dilation
-        run = _run_length(place, N_MADE, length, tiles, tile, most)
-        size, a = run * channels, np.uint64((tiles.at + tile - tiles.first) * width)
-        for output in range(N_MADE):
+        place = tiles.n_outputs * dilation * (tile // dilation) + tile % dilation
+        run = _run_length(place, tiles.n_outputs, length, tiles, tile, most)
+        size, a = run * channels, (tiles.at + tile - tiles.first) * width
+        for output in range(tiles.n_outputs):
             if place >= length:
                 break
             o = np.uint64(place * channels)
-            if output == 0:
-                _five(spare, np.uint64(0), made, a, apart, size, factors[0])
-            elif output == N_MADE - 1:
-                _five(spare, np.uint64(0), made, a + apart, apart, size, factors[output, 1:])
-            else:
-                _four(spare, np.uint64(0), made, a + apart, apart, size, factors[output, 1:])
+            _combine(spare, np.uint64(0), made, np.uint64(a), np.uint64(apart), size, factors[output])
             if onto:
                 _add_sum(row, o, spare, bias, size)
             else:

@@ -17,7 +17,7 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.winograd import Winograd, winograd
 
-WORTH_IT = (256, 256, 3)
+WORTH_IT = (512, 512, 3)
 """Outputs, inputs and width of a convolution that is faster so."""
 
 
@@ -119,18 +119,28 @@ def test_what_lies_in_the_room_that_a_last_lot_leaves_does_not_matter(
     assert not Winograd(weight, bias, 0, 1)(value).isnan().any()
 
 
-def test_it_rounds_about_as_the_library_does() -> None:
-    """Of long sums; the library's own error there is 7e-7."""
-    case = Case(300, 200, 200, 11, 5)
+@pytest.mark.parametrize(
+    ("case", "most"), [(Case(300, 200, 200, 11, 5), 1.3e-6), (Case(512, 200, 64, 3, 1), 6e-7)]
+)
+def test_it_rounds_about_as_the_library_does(case: Case, most: float) -> None:
+    """Its own error is 7e-7 for the wide kernel, and 5e-7 for the other."""
     value, (weight, bias) = case.value(), case.weights()
     expected = case.expected(value, weight, bias)
-    error = (Winograd(weight, bias, 5, 1)(value) - expected).square().mean().sqrt()
-    assert error < 1.5e-6 * expected.square().mean().sqrt()
+    error = (Winograd(weight, bias, case.padding, 1)(value) - expected).square().mean().sqrt()
+    assert error < most * expected.square().mean().sqrt()
 
 
 def test_it_is_taken_where_it_is_faster() -> None:
-    taken = [WORTH_IT, (512, 512, 3), (200, 300, 11), (480, 320, 8), (960, 480, 8)]
-    left = [(64, 64, 3), (512, 4, 21), (4, 512, 21), (1, 512, 75), (512, 512, 1), (512, 512, 2)]
+    taken = [WORTH_IT, (200, 300, 11), (480, 320, 8), (960, 480, 8)]
+    left = [
+        (64, 64, 3),
+        (128, 128, 3),
+        (512, 4, 21),
+        (4, 512, 21),
+        (1, 512, 75),
+        (512, 512, 1),
+        (512, 512, 2),
+    ]
     for outputs, channels, width in [*taken, *left]:
         made = winograd(torch.zeros(outputs, channels, 1, width), None, 0, 1)
         assert (made is not None) == ((outputs, channels, width) in taken)
