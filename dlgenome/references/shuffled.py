@@ -23,6 +23,11 @@ def sequence_digest(codes: Codes) -> int:
     return int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest(), "little")
 
 
+def sequence_digests(codes: Codes) -> NDArray[np.uint64]:
+    """The digest of each of (sequences, length) codes."""
+    return np.array([sequence_digest(sequence) for sequence in codes], dtype=np.uint64)
+
+
 def check_shuffle_length(length: int) -> None:
     """Raise UsageError where a sequence is too long for exact shuffles."""
     if length > LONGEST:
@@ -42,16 +47,17 @@ def shuffle_sequences(
     shuffled = np.empty((codes.shape[0], n_references, codes.shape[1]), dtype=np.uint8)
     shuffle = shuffle_dinucleotides if dinucleotides else shuffle_all_bases
 
-    def fill(part: slice) -> None:
-        digests = np.array([sequence_digest(sequence) for sequence in codes[part]], dtype=np.uint64)
+    def fill(part: slice, digests: NDArray[np.uint64]) -> None:
         shuffle(codes[part], digests, np.uint64(seed), shuffled[part], np.uint64(first))
 
     bounds = [len(codes) * number // threads for number in range(threads + 1)]
-    parts = [slice(*pair) for pair in pairwise(bounds)]
-    if threads == 1:
-        fill(parts[0])
-    else:
-        list(_pool(threads).map(fill, parts))
+    own, *others = [slice(*pair) for pair in pairwise(bounds)]
+    # This thread takes a share, too. Where it only waited, others that are woken for a millisecond were often
+    # all put on one and the same processor, its own being taken at that moment.
+    waiting = [_pool(threads - 1).submit(fill, part, sequence_digests(codes[part])) for part in others]
+    fill(own, sequence_digests(codes[own]))
+    for part in waiting:
+        part.result()
     return shuffled
 
 
