@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlgenome.errors import UsageError
+from dlgenome.references.long_walks import shuffle_long_dinucleotides
+from dlgenome.references.side_by_side import shuffle_dinucleotides
 from dlgenome.references.stretches import shuffle_all_bases
-from dlgenome.references.walks import LONGEST, shuffle_dinucleotides
+from dlgenome.references.trees import LONGEST
+from dlgenome.references.walks import LONGEST_PACKED
 from dlgenome.types import Codes
+
+FEW = 6
+"""Walks that are faster in turns than side by side, most lanes then being without a walk."""
 
 
 def sequence_digest(codes: Codes) -> int:
@@ -45,9 +51,12 @@ def shuffle_sequences(
     check_shuffle_length(codes.shape[1])
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
     shuffled = np.empty((codes.shape[0], n_references, codes.shape[1]), dtype=np.uint8)
-    shuffle = shuffle_dinucleotides if dinucleotides else shuffle_all_bases
 
     def fill(part: slice, digests: NDArray[np.uint64]) -> None:
+        shuffle = shuffle_all_bases
+        if dinucleotides:
+            in_turns = codes.shape[1] > LONGEST_PACKED or len(digests) * n_references <= FEW
+            shuffle = shuffle_long_dinucleotides if in_turns else shuffle_dinucleotides
         shuffle(codes[part], digests, np.uint64(seed), shuffled[part], np.uint64(first))
 
     bounds = [len(codes) * number // threads for number in range(threads + 1)]

@@ -10,6 +10,9 @@ from dlgenome.references.random_numbers import ONE, ZERO, random_below_64
 from dlgenome.references.stretches import N_BASES
 from dlgenome.types import Codes
 
+LONGEST = 1 << 22
+"""Bases in the longest sequence; the product of three edge counts then stays far below 2**64."""
+
 N_PARENT_MAPS = 64
 ABSENT = -1
 
@@ -80,6 +83,7 @@ def weigh_stretch(
     edges[:] = ZERO
     for position in range(1, stretch.size):
         edges[stretch[position - 1], stretch[position]] += ONE
-    degrees[:] = edges.sum(axis=1)
+    for base in range(N_BASES):
+        degrees[base] = edges[base].sum()
     for choice in range(N_PARENT_MAPS):
         weights[choice] = tree_weight(edges, degrees, stretch[-1], choice, parents)

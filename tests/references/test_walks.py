@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 
 import numpy as np
@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlgenome.references import stretches, walks
+from dlgenome.references import shuffled, stretches, walks
+from dlgenome.references.long_walks import shuffle_long_dinucleotides
 from dlgenome.references.random_numbers import random_64, random_below
 from dlgenome.references.shuffled import shuffle_sequences
+from dlgenome.references.side_by_side import shuffle_dinucleotides
+from dlgenome.types import Codes
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -113,26 +116,75 @@ def test_walks_side_by_side_are_those_of_a_plain_program(
         assert references == [plain_shuffle(sequence, seed, first + k) for k in range(n_references)]
 
 
-def test_a_long_sequence_too() -> None:
+@pytest.mark.parametrize("n_references", [1, 20])
+def test_a_long_sequence_too(n_references: int) -> None:
     sequence = np.random.default_rng(0).choice(5, 500, p=[0.4, 0.3, 0.2, 0.095, 0.005]).tolist()
     assert sequence.count(4) > 0
-    codes = np.array([sequence], np.uint8)
-    assert shuffle_sequences(codes, 1, 5, dinucleotides=True)[0, 0].tolist() == plain_shuffle(sequence, 5, 0)
+    references = shuffle_sequences(np.array([sequence], np.uint8), n_references, 5, dinucleotides=True)[0]
+    assert references.tolist() == [plain_shuffle(sequence, 5, k) for k in range(n_references)]
+
+
+def shuffled_with(shuffle: Callable[..., None], codes: Codes, n_references: int) -> Codes:
+    digests = np.arange(len(codes), dtype=np.uint64)
+    references = np.full((len(codes), n_references, codes.shape[1]), 9, np.uint8)
+    shuffle(codes, digests, np.uint64(7), references, np.uint64(1))
+    return references
+
+
+@pytest.mark.parametrize("length", [300, walks.LONGEST_PACKED])
+@pytest.mark.parametrize("n_references", [1, 7, 11])
+def test_walks_in_turns_are_those_side_by_side(length: int, n_references: int) -> None:
+    codes = np.random.default_rng(2).choice(5, (2, length), p=[0.6, 0.1, 0.2, 0.098, 0.002]).astype(np.uint8)
+    codes[1, codes[1] == 4] = 0
+    beside = shuffled_with(shuffle_dinucleotides, codes, n_references)
+    assert np.array_equal(beside, shuffled_with(shuffle_long_dinucleotides, codes, n_references))
+
+
+def test_the_longest_run_of_one_base_can_be_counted_side_by_side() -> None:
+    codes = np.stack([np.full(walks.LONGEST_PACKED, base, np.uint8) for base in range(4)])
+    references = shuffled_with(shuffle_dinucleotides, codes, 3)
+    assert np.array_equal(references, np.repeat(codes[:, np.newaxis], 3, axis=1))
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_longer_sequences_are_walked_in_turns(excess: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = list[str]()
+    for name in ("shuffle_dinucleotides", "shuffle_long_dinucleotides"):
+        monkeypatch.setattr(shuffled, name, lambda *_, name=name: used.append(name))
+    for sequences in (3, 4):
+        codes = np.zeros((sequences, walks.LONGEST_PACKED + excess), np.uint8)
+        shuffle_sequences(codes, 2, 0, dinucleotides=True)
+    longer = "shuffle_long_dinucleotides"
+    assert used == [longer, longer if excess else "shuffle_dinucleotides"]
+
+
+def unmixed(number: int) -> int:
+    """The state after which ``number`` is drawn."""
+    for shift, multiplier in ((31, 0x94D049BB133111EB), (27, 0xBF58476D1CE4E5B9), (30, 1)):
+        number = number ^ (number >> shift) ^ (number >> 2 * shift)
+        number = number * pow(multiplier, -1, 2**64) & MASK
+    return (number - GAMMA) & MASK
 
 
 def test_a_draw_that_would_be_biased_is_made_again() -> None:
-    """So rarely that no run of tests would come across it: edges in such numbers are only made up here."""
-    degree = 3 << 30
-    table = np.zeros(walks.TABLE, np.uint32)
-    table[walks.DEGREE : walks.DEGREE + walks.LANES] = degree
-    states = np.arange(walks.LANES, dtype=np.uint64)
-    exact = [random_below(np.uint64(degree), state) for state in states]
-    rejected = [following != random_64(state)[1] for (_, following), state in zip(exact, states, strict=True)]
-    assert any(rejected)
-    assert walks.draw_picks(states, table)
-    walks.draw_again(states, np.zeros((walks.LANES, 4), np.int64), table)
-    assert table[walks.PICK :].tolist() == [int(pick) for pick, _ in exact]
-    assert states.tolist() == [int(following) for _, following in exact]
+    """So rarely that no run of tests would come across it: numbers so low are only made up here."""
+    edges = np.zeros((4, 4), np.uint64)
+    edges[2] = 10000, 1, 12000, 8000
+    degree = np.uint64(edges.sum())
+    states = np.array([unmixed(lane << 32) for lane in range(walks.LANES)], np.uint64)
+    exact = [random_below(degree, state) for state in states]
+    again = [following != random_64(state)[1] for (_, following), state in zip(exact, states, strict=True)]
+    assert any(again)
+    assert not all(again)
+    parents, table = np.full((walks.LANES, 4), -1), np.zeros(walks.TABLE, np.uint64)
+    for lane in range(walks.LANES):
+        walks.begin_walk(edges, parents[lane], 2, table, lane)
+    table[walks.STATE : walks.STATE + walks.LANES] = states
+    written = np.zeros(walks.LANES, np.uint8)
+    walks.walk_on(1, parents, table, np.arange(walks.LANES), written)
+    bag = np.repeat(np.arange(4), edges[2].astype(np.int64))
+    assert written.tolist() == [bag[int(pick)] for pick, _ in exact]
+    assert table[walks.STATE : walks.STATE + walks.LANES].tolist() == [int(state) for _, state in exact]
 
 
 @pytest.mark.parametrize("dinucleotides", [True, False])
@@ -145,5 +197,5 @@ def test_threads_change_nothing(dinucleotides: bool, threads: int) -> None:
 
 
 def test_shuffles_run_without_the_interpreter_lock() -> None:
-    for function in (walks.shuffle_dinucleotides, stretches.shuffle_all_bases):
+    for function in (shuffle_dinucleotides, shuffle_long_dinucleotides, stretches.shuffle_all_bases):
         assert function.targetoptions["nogil"]  # type: ignore[attr-defined]
