@@ -106,12 +106,13 @@ def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> M
 
     def run(multiplier: Tensor, total: Tensor) -> bool:
         shape = (len(multiplier), weight.shape[1], *size)
-        if total.shape != shape or not total.is_contiguous(memory_format=torch.channels_last):
+        rows = total.permute(0, 2, 3, 1)
+        if total.shape != shape or not rows[0].is_contiguous():
             return False
         if fewer is not None and total.dtype is torch.float32 and fewer.pays(multiplier):
             fewer.onto(channels_last(multiplier), total)
             return True
-        if few_or_far:
+        if few_or_far or not rows.is_contiguous():
             return False
         return convolve_onto(total, channels_last(multiplier), flipped, back.padding, back.dilation)
 

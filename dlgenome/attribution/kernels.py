@@ -17,8 +17,10 @@ from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.narrow_kernels import (
+    STRETCH,
     add_narrow,
     add_narrow_relu,
+    cropped_narrow_sums,
     narrow_relu_rows,
     narrow_relu_rows_over,
 )
@@ -31,19 +33,22 @@ MIN_ELEMENTS = 1 << 15
 
 @compiled
 def _relu_rows(
-    x: Floats, r: Floats, m: Floats, out: Floats, least: Scalar, one: Scalar, zero: Scalar
+    x: Floats, r: Floats, m: Floats, start: int, out: Floats, least: Scalar, one: Scalar, zero: Scalar
 ) -> None:
+    """Rows of multipliers may be longer than those of values, which then begin at ``start`` of them."""
     for pair in range(r.shape[0]):
-        r_row, m_row, out_row = r[pair], m[pair], out[pair]
+        r_row, m_row, out_row = r[pair], m[pair, start : start + x.size], out[pair]
         for i in range(x.size):
             out_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
 
 
 @compiled
-def _relu_rows_over(x: Floats, r: Floats, m: Floats, least: Scalar, one: Scalar, zero: Scalar) -> None:
+def _relu_rows_over(
+    x: Floats, r: Floats, m: Floats, start: int, least: Scalar, one: Scalar, zero: Scalar
+) -> None:
     """As above, over the values of the references: a loop that knows this can still be vectorised."""
     for pair in range(r.shape[0]):
-        r_row, m_row = r[pair], m[pair]
+        r_row, m_row = r[pair], m[pair, start : start + x.size]
         for i in range(x.size):
             r_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
 
@@ -54,6 +59,20 @@ def _add_relu(total: Floats, value: Floats, zero: Scalar) -> None:
         total[i] += zero if value[i] <= zero else value[i]
 
 
+@compiled
+def _cropped_sums(first: Floats, start: int, value: Floats, out: Floats, zero: Scalar) -> None:
+    """Sums may be written over rows already read: each stretch of them is set aside first."""
+    aside = np.empty(STRETCH, first.dtype)
+    for row in range(value.shape[0]):
+        for place in range(0, value.shape[1], STRETCH):
+            values, sums = value[row, place : place + STRETCH], out[row, place : place + STRETCH]
+            given = first[row, start + place : start + place + values.size]
+            for i in range(values.size):
+                aside[i] = given[i] + (zero if values[i] <= zero else values[i])
+            for i in range(values.size):
+                sums[i] = aside[i]
+
+
 def relu_multiplier(
     sequences: Tensor,
     references: Tensor,
@@ -61,20 +80,24 @@ def relu_multiplier(
     step: StepShape,
     batch: BatchAxis,
     spare: bool = False,
+    start: int = 0,
 ) -> Tensor | None:
     """Multiplier of the input of a ReLU from its kept inputs and the multiplier of its output.
 
-    Written over the values of the references where these are ``spare``, and in their precision. None where
-    the values do not suit the kernel; the caller then takes the plain path.
+    Written over the values of the references where these are ``spare``, and in their precision. The
+    multiplier may have more positions than these, which then begin at ``start`` of it. None where the values
+    do not suit the kernel; the caller then takes the plain path.
     """
     if batch != BatchAxis() or not is_worth_it(multiplier) or not _suits(references, multiplier):
         return None
     order = _memory_order(references)
-    if not references.permute(order).is_contiguous():
+    aligned = multiplier.shape == references.shape or _has_positions_outermost(order)
+    if not references.permute(order).is_contiguous() or not aligned:
         return None
     laid_out = multiplier.permute(order).contiguous()
     kept = references.permute(order)
     result = kept if spare else torch.empty_like(kept)
+    first_number = start * kept[0, 0].numel()
     x = _array(sequences.permute(order).reshape(step.sequences, -1))
     r, m, out = (_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
     constants, is_narrow = scalars(multiplier.dtype), references.dtype is torch.bfloat16
@@ -85,12 +108,33 @@ def relu_multiplier(
         for sequence, row in enumerate(x):
             part = slice(max(first, sequence * step.references), min(last, (sequence + 1) * step.references))
             if part.start < part.stop and spare:
-                rows_over(row, r[part], m[part], *constants)
+                rows_over(row, r[part], m[part], first_number, *constants)
             elif part.start < part.stop:
-                rows(row, r[part], m[part], out[part], *constants)
+                rows(row, r[part], m[part], first_number, out[part], *constants)
 
     in_threads(work, step.pairs)
     return result.permute([order.index(axis) for axis in range(references.dim())])
+
+
+def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) -> Tensor | None:
+    """The ReLU of a value added to the positions of ``first`` from ``start`` on.
+
+    Where the memory of ``first`` may be written ``over``, the sum lies at the beginning of it: memory that
+    was not used lately costs as much to write to as two values to read. None where they do not suit.
+    """
+    order = _memory_order(value)
+    rows, added = first.permute(order), value.permute(order)
+    in_order = _has_positions_outermost(order) and rows.is_contiguous() and added.is_contiguous()
+    if not (in_order and _suits(value, first) and is_worth_it(first)):
+        return None
+    # what one thread writes over, another would still have to read
+    over = over and torch.get_num_threads() == 1
+    made = rows.view(-1)[: added.numel()].view(added.shape) if over else rows.new_empty(added.shape)
+    kernel = _cropped_sums if value.dtype is first.dtype else cropped_narrow_sums
+    a, b, out = (_array(part.reshape(len(part), -1)) for part in (rows, added, made))
+    first_number, zero = start * rows[0, 0].numel(), scalars(first.dtype)[2]
+    in_threads(lambda low, high: kernel(a[low:high], first_number, b[low:high], out[low:high], zero), len(a))
+    return made.permute([order.index(axis) for axis in range(value.dim())])
 
 
 def add_relu(total: Tensor, value: Tensor) -> bool:
@@ -105,16 +149,22 @@ def add_rounded(total: Tensor, value: Tensor) -> bool:
 
 
 def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) -> bool:
-    """Run a pass over both, row by row, where they lie in memory alike."""
+    """Run a pass over both, row by row, where they lie in memory alike; rows of the total may lie apart."""
     order = _memory_order(total)
     rows, added = total.permute(order), value.permute(order)
     alike = total.shape == value.shape and _suits(value, total)
-    if not (alike and is_worth_it(total) and rows.is_contiguous() and added.is_contiguous()):
+    if not (alike and is_worth_it(total) and rows[0].is_contiguous() and added.is_contiguous()):
         return False
     sums, terms = (_array(part.reshape(len(rows), -1)) for part in (rows, added))
-    in_threads(
-        lambda first, last: kernel(sums[first:last].reshape(-1), terms[first:last].reshape(-1)), len(rows)
-    )
+
+    def work(first: int, last: int) -> None:
+        if rows.is_contiguous():
+            kernel(sums[first:last].reshape(-1), terms[first:last].reshape(-1))
+        else:
+            for row in range(first, last):
+                kernel(sums[row], terms[row])
+
+    in_threads(work, len(rows))
     return True
 
 
@@ -144,6 +194,11 @@ def _memory_order(value: Tensor) -> list[int]:
     """Axes from the slowest to the fastest in memory, the batch always first."""
     strides = value.stride()
     return [0, *sorted(range(1, value.dim()), key=lambda axis: (-strides[axis], axis))]
+
+
+def _has_positions_outermost(order: list[int]) -> bool:
+    """Whether all channels of a position lie side by side, so that a range of positions does, too."""
+    return len(order) > 1 and order[1] == len(order) - 1
 
 
 def in_threads(work: Callable[[int, int], None], count: int) -> None:

@@ -14,6 +14,8 @@ from dlgenome.compiled import compiled
 Halves = NDArray[np.uint16]
 _SIXTEEN, _ONE, _BELOW_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
 _NOT_A_NUMBER = np.uint16(0x7FC0)
+STRETCH = 256
+"""Numbers set aside at once: so few that the processor reads the next ones while it writes these."""
 
 
 @compiled
@@ -31,24 +33,41 @@ def _rounded(value: np.float32) -> np.uint16:
 
 @compiled
 def narrow_relu_rows(
-    x: Halves, r: Halves, m: Floats, out: Halves, least: Scalar, one: Scalar, zero: Scalar
+    x: Halves, r: Halves, m: Floats, start: int, out: Halves, least: Scalar, one: Scalar, zero: Scalar
 ) -> None:
     """Multipliers of the input of a ReLU for pairs of one sequence, as the next convolution takes them."""
     for pair in range(r.shape[0]):
-        r_row, m_row, out_row = r[pair], m[pair], out[pair]
+        r_row, m_row, out_row = r[pair], m[pair, start : start + x.size], out[pair]
         for i in range(x.size):
             slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
             out_row[i] = _rounded(m_row[i] * slope)
 
 
 @compiled
-def narrow_relu_rows_over(x: Halves, r: Halves, m: Floats, least: Scalar, one: Scalar, zero: Scalar) -> None:
+def narrow_relu_rows_over(
+    x: Halves, r: Halves, m: Floats, start: int, least: Scalar, one: Scalar, zero: Scalar
+) -> None:
     """As above, over the values of the references."""
     for pair in range(r.shape[0]):
-        r_row, m_row = r[pair], m[pair]
+        r_row, m_row = r[pair], m[pair, start : start + x.size]
         for i in range(x.size):
             slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
             r_row[i] = _rounded(m_row[i] * slope)
+
+
+@compiled
+def cropped_narrow_sums(first: Floats, start: int, value: Halves, out: Floats, zero: Scalar) -> None:
+    """Sums of the ReLU of a value and of longer rows from ``start`` on, over which they may be written."""
+    aside = np.empty(STRETCH, first.dtype)
+    for row in range(value.shape[0]):
+        for place in range(0, value.shape[1], STRETCH):
+            values, sums = value[row, place : place + STRETCH], out[row, place : place + STRETCH]
+            given = first[row, start + place : start + place + values.size]
+            for i in range(values.size):
+                wide = _widened(values[i])
+                aside[i] = given[i] + (zero if wide <= zero else wide)
+            for i in range(values.size):
+                sums[i] = aside[i]
 
 
 @compiled
