@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.integrated import IntegratedGradientsEngine
 from dlgenome.attribution.layout import StepShape
@@ -25,10 +26,10 @@ class Method:
     def engine(self, program: Program, step: StepShape) -> Engine:
         """The engine that runs a program this way."""
         if self.intervals is not None:
-            return IntegratedGradientsEngine(program, step, intervals=self.intervals)
+            return IntegratedGradientsEngine(cropped(program), step, intervals=self.intervals)
         chosen = with_rules(program, self.rules, self.max_pool)
         if self.rules in SIGNED:
-            return SignedEngine(chosen, step, reveal_all=self.rules == "revealcancel")
+            return SignedEngine(cropped(chosen), step, reveal_all=self.rules == "revealcancel")
         return Engine(put_together(chosen), step)
 
 

@@ -9,6 +9,7 @@ from operator import getitem
 
 from torch import Tensor
 
+from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.narrow import NarrowConvolution, with_narrow_values
 from dlgenome.attribution.precise import precise_steps
@@ -31,7 +32,7 @@ def put_together(program: Program) -> Program:
     ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
     what lies between. Not among the last operations, which are few numbers in float64.
     """
-    return _with_relus_inside(with_narrow_values(_with_normalised_weights(program)))
+    return cropped(_with_relus_inside(with_narrow_values(_with_normalised_weights(program))))
 
 
 def _with_normalised_weights(program: Program) -> Program:

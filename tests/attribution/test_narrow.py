@@ -11,6 +11,7 @@ from torch import nn
 
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.kernels import add_relu, add_rounded, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
@@ -45,7 +46,7 @@ def test_scores_are_near_those_of_float64(random_codes: Any) -> None:
 
 def test_only_convolutions_of_many_channels_are_rounded() -> None:
     program = with_narrow_convolutions(program_of(target="index:0,100"))
-    engine = explainer(program).engine
+    engine = Engine(program, StepShape(2, REFERENCES))
     kinds = [
         type(engine._rules[step.call.name]).__name__
         for step in program.steps

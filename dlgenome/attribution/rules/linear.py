@@ -101,12 +101,12 @@ class Slice(Linear):
         shape = call.input_infos[0].shape(saved.step.pairs)
         if tuple(multiplier.shape) == shape:
             return [multiplier]
-        full = _zeros_like_layout(multiplier, shape)
+        full = zeros_like_layout(multiplier, shape)
         aten.slice.Tensor(full, *saved.args[1:], **saved.kwargs).copy_(multiplier)
         return [full]
 
 
-def _zeros_like_layout(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def zeros_like_layout(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros of ``shape`` that lie in memory as ``like`` does; channels last where ``like`` was broadcast.
 
     Two values in different memory orders make every later operation on both several times slower.
