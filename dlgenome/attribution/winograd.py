@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlgenome.attribution.winograd_kernels import PIECE, Numbers, Tiles, gather, spread
+from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TAPS = 3
 _WIDE = 5
@@ -102,10 +102,6 @@ _FOUR_OUTPUTS = _Scheme(
 """At 0, 1, -1, 2, -1/2 and infinity, which round least (Barabasz et al. 2020)."""
 
 
-Lot = list[tuple[int, Tiles]]
-"""What is multiplied at once: rows by their numbers, and some tiles of each."""
-
-
 class Winograd:
     """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory."""
 
@@ -137,33 +133,38 @@ class Winograd:
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
-        scheme = self._scheme
         rows = value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous().numpy()
-        results = made.view(-1, made.shape[2] * made.shape[3]).numpy()
-        one = Tiles(0, scheme.n_tiles(made.shape[2], self._dilation), 0, self._dilation, scheme.n_outputs)
-        room, lots = _lots(len(rows), one)
-        combined = value.new_empty(scheme.n_points, room, self._weights.shape[1])
-        products = value.new_empty(scheme.n_points, room, self._weights.shape[2])
-        outputs, widths = products.view(-1).numpy(), (room * products.shape[2], products.shape[2])
+        results = made.view(-1, made.shape[2] * made.shape[3])
+        apart = results.stride(0)
+        everywhere = results.as_strided(((len(rows) - 1) * apart + results.shape[1],), (1,)).numpy()
+        room, lots = self._lots(len(rows), made.shape[2])
+        combined = value.new_empty(self._scheme.n_points, room, self._weights.shape[1])
+        products = value.new_empty(self._scheme.n_points, room, self._weights.shape[2])
+        inputs, outputs = combined.view(-1).numpy(), products.view(-1).numpy()
         spare = np.empty(max(PIECE, self._outputs), np.float32)
+        seen = np.empty(self._scheme.n_points * max(PIECE, self._channels), np.float32)
         for lot in lots:
-            self._spread(rows, combined, lot)
+            spread(
+                rows, self._channels, lot, self._padding, self._width, self._scheme.of_inputs, inputs, room,
+                seen,
+            )  # fmt: skip
             self._multiply(combined, products)
-            for row, tiles in lot:
-                gather(
-                    results[row], self._outputs, outputs, widths, scheme.of_products, tiles, self._bias,
-                    spare, onto,
-                )  # fmt: skip
+            gather(
+                outputs, room, products.shape[2], self._scheme.of_products, lot, self._bias, spare,
+                everywhere, apart, made.shape[2], self._outputs, onto,
+            )  # fmt: skip
 
-    def _spread(self, rows: Numbers, combined: Tensor, lot: Lot) -> None:
-        factors, out = self._scheme.of_inputs, combined.view(-1).numpy()
-        seen = np.empty(factors.shape[1] * max(PIECE, self._channels), np.float32)
-        apart, width = combined[0].numel(), combined.shape[2]
-        for part, start in enumerate(range(0, self._width, _TAPS)):
-            needed = factors if start + _TAPS <= self._width else factors[:-1]
-            begin, widths = start * self._dilation - self._padding, (apart, width, part * self._channels)
-            for row, tiles in lot:
-                spread(rows[row], self._channels, out, widths, needed, tiles, begin, seen)
+    def _lots(self, n_rows: int, size: int) -> tuple[int, list[Lot]]:
+        """How many tiles are multiplied at once, and which: some of one row, or those of several rows."""
+        n_tiles, moves = self._scheme.n_tiles(size, self._dilation), (self._dilation, self._scheme.n_outputs)
+        if n_tiles > _TILES:
+            room = -(-n_tiles // -(-n_tiles // _TILES))
+            parts = [(first, min(n_tiles, first + room)) for first in range(0, n_tiles, room)]
+            return room, [Lot(row, row + 1, *part, *moves) for row in range(n_rows) for part in parts]
+        most = min(n_rows, _TILES // n_tiles)
+        at_once = min(range(most, most // 2, -1), key=lambda rows: -n_rows % rows)
+        tops = range(0, n_rows, at_once)
+        return at_once * n_tiles, [Lot(top, min(n_rows, top + at_once), 0, n_tiles, *moves) for top in tops]
 
     def _multiply(self, combined: Tensor, products: Tensor) -> None:
         """Of all the room there is, used or not: another number of rows may be summed in another order."""
@@ -204,18 +205,3 @@ def _combined_weights(weight: Tensor, scheme: _Scheme) -> tuple[Tensor, Tensor]:
     whole = width // _TAPS
     n_alike = len(points) if whole == len(groups) else len(points) - 1
     return points[:n_alike].flatten(1, 2).contiguous(), points[-1, :whole].flatten(0, 1).contiguous()
-
-
-def _lots(n_rows: int, one: Tiles) -> tuple[int, list[Lot]]:
-    """Tiles of a lot, and the tiles of all rows by lots: parts of one row, or several rows."""
-    n_tiles = one.last
-    if n_tiles > _TILES:
-        room = -(-n_tiles // -(-n_tiles // _TILES))
-        parts = [one._replace(first=at, last=min(n_tiles, at + room)) for at in range(0, n_tiles, room)]
-        return room, [[(row, part)] for row in range(n_rows) for part in parts]
-    most = min(n_rows, _TILES // n_tiles)
-    at_once = min(range(most, most // 2, -1), key=lambda rows: -n_rows % rows)
-    lots = [range(top, min(n_rows, top + at_once)) for top in range(0, n_rows, at_once)]
-    return at_once * n_tiles, [
-        [(row, one._replace(at=(row - lot.start) * n_tiles)) for row in lot] for lot in lots
-    ]

@@ -19,15 +19,21 @@ PIECE = 4096
 """Numbers that are worked on at once; those of all arrays of a pass stay in the first-level cache."""
 
 
-class Tiles(NamedTuple):
-    """Some tiles of a row: a few outputs each, ``dilation`` places apart."""
+class Lot(NamedTuple):
+    """Some tiles of some rows: a few outputs each, ``dilation`` places apart."""
 
+    top: int
+    bottom: int
     first: int
     last: int
-    at: int
-    """Where the first of them is among the tiles of several rows."""
     dilation: int
     n_outputs: int
+
+
+@compiled
+def _place(tile: int, lot: Lot) -> int:
+    """The first output of a tile."""
+    return lot.n_outputs * lot.dilation * (tile // lot.dilation) + tile % lot.dilation
 
 
 @compiled
@@ -116,11 +122,11 @@ def _copy_seen(
 
 
 @compiled
-def _run_length(place: int, n_places: int, length: int, tiles: Tiles, tile: int, most: int) -> int:
+def _run_length(place: int, n_places: int, length: int, lot: Lot, tile: int, most: int) -> int:
     """How many tiles from here on lie side by side, with the same of their places inside the row."""
-    run = min(tiles.last - tile, tiles.dilation - tile % tiles.dilation, most)
+    run = min(lot.last - tile, lot.dilation - tile % lot.dilation, most)
     for number in range(n_places):
-        there = place + number * tiles.dilation
+        there = place + number * lot.dilation
         if there < 0:
             run = min(run, -there)
         elif there < length:
@@ -130,60 +136,80 @@ def _run_length(place: int, n_places: int, length: int, tiles: Tiles, tile: int,
 
 @compiled
 def spread(
-    row: Numbers, channels: int, out: Numbers, widths: tuple[int, int, int], factors: Numbers, tiles: Tiles,
-    begin: int, seen: Numbers,
+    rows: Numbers, channels: int, lot: Lot, padding: int, width: int, factors: Numbers, out: Numbers,
+    room: int, seen: Numbers,
 ) -> None:  # fmt: skip
-    """Combinations of the places that every tile looks at, the first tile from place ``begin`` on.
+    """Combinations of the places that every tile looks at, for every three weights of ``width``.
 
-    ``factors`` are (combinations, places), and ``out`` is (combinations, tiles, columns); ``widths`` are the
-    numbers of one combination in it, its columns, and the first of the columns that are written. ``seen`` has
-    room for a piece of every place.
+    ``rows`` are (rows, places * channels), ``factors`` (combinations, places), and ``out`` is (combinations,
+    room, threes * channels). ``seen`` has room for a piece of every place.
     """
+    columns = -(-width // 3) * channels
+    for start in range(0, width, 3):
+        needed = factors if start + 3 <= width else factors[:-1]
+        begin = start * lot.dilation - padding
+        for row in range(lot.top, lot.bottom):
+            o = (row - lot.top) * (lot.last - lot.first) * columns + start // 3 * channels
+            _spread_row(rows[row], channels, lot, begin, needed, out, o, room * columns, columns, seen)
+
+
+@compiled
+def _spread_row(
+    row: Numbers, channels: int, lot: Lot, begin: int, factors: Numbers, out: Numbers, o: int, apart: int,
+    columns: int, seen: Numbers,
+) -> None:  # fmt: skip
+    """Those of one row for three weights, the first of which looks ``begin`` places from the output."""
     n_seen = factors.shape[1]
-    length, dilation = row.size // channels, tiles.dilation
-    apart, width, column = widths
-    most = max(1, PIECE // channels) if width == channels else 1
-    tile = tiles.first
-    while tile < tiles.last:
-        place = begin + tiles.n_outputs * dilation * (tile // dilation) + tile % dilation
-        run = _run_length(place, n_seen, length, tiles, tile, most)
-        size = run * channels
+    length, dilation = row.size // channels, lot.dilation
+    most = max(1, PIECE // channels) if columns == channels else 1
+    tile = lot.first
+    while tile < lot.last:
+        place = begin + _place(tile, lot)
+        run = _run_length(place, n_seen, length, lot, tile, most)
+        size, to = run * channels, np.uint64(o + (tile - lot.first) * columns)
         source, a, step = row, place * channels, dilation * channels
         if place < 0 or place + (n_seen - 1) * dilation >= length:
             _copy_seen(row, seen, place, n_seen, dilation, run, channels)
             source, a, step = seen, 0, size
         for point in range(len(factors)):
-            o = point * apart + (tiles.at + tile - tiles.first) * width + column
-            _combine(out, np.uint64(o), source, np.uint64(a), np.uint64(step), size, factors[point])
+            _combine(
+                out,
+                to + np.uint64(point * apart),
+                source,
+                np.uint64(a),
+                np.uint64(step),
+                size,
+                factors[point],
+            )
         tile += run
 
 
 @compiled
 def gather(
-    row: Numbers, channels: int, made: Numbers, widths: tuple[int, int], factors: Numbers, tiles: Tiles,
-    bias: Numbers, spare: Numbers, onto: bool,
+    made: Numbers, room: int, columns: int, factors: Numbers, lot: Lot, bias: Numbers, spare: Numbers,
+    out: Numbers, apart: int, length: int, channels: int, onto: bool,
 ) -> None:  # fmt: skip
-    """The outputs of every tile from its products, and the bias, written or added to the row.
+    """The outputs of every tile from its products, and the bias, written or added to rows ``apart``.
 
-    ``factors`` are (outputs, products), and ``made`` is (products, tiles, columns); ``widths`` are the
-    numbers of one product in it, and its columns. ``bias`` is as long as a piece, ``spare`` has room for one.
+    ``made`` is (products, room, columns), ``factors`` are (outputs, products), and a row is (length,
+    channels). ``bias`` is as long as a piece, ``spare`` has room for one.
     """
-    length, dilation = row.size // channels, tiles.dilation
-    apart, width = widths
-    most = max(1, PIECE // channels) if width == channels else 1
-    tile = tiles.first
-    while tile < tiles.last:
-        place = tiles.n_outputs * dilation * (tile // dilation) + tile % dilation
-        run = _run_length(place, tiles.n_outputs, length, tiles, tile, most)
-        size, a = run * channels, (tiles.at + tile - tiles.first) * width
-        for output in range(tiles.n_outputs):
-            if place >= length:
-                break
-            o = np.uint64(place * channels)
-            _combine(spare, np.uint64(0), made, np.uint64(a), np.uint64(apart), size, factors[output])
-            if onto:
-                _add_sum(row, o, spare, bias, size)
-            else:
-                _sum(row, o, spare, bias, size)
-            place += dilation
-        tile += run
+    most = max(1, PIECE // channels) if columns == channels else 1
+    step = np.uint64(room * columns)
+    for row in range(lot.top, lot.bottom):
+        a, tile = (row - lot.top) * (lot.last - lot.first) * columns, lot.first
+        while tile < lot.last:
+            place = _place(tile, lot)
+            run = _run_length(place, lot.n_outputs, length, lot, tile, most)
+            size = run * channels
+            for output in range(lot.n_outputs):
+                if place >= length:
+                    break
+                _combine(spare, np.uint64(0), made, np.uint64(a), step, size, factors[output])
+                o = np.uint64(row * apart + place * channels)
+                if onto:
+                    _add_sum(out, o, spare, bias, size)
+                else:
+                    _sum(out, o, spare, bias, size)
+                place += lot.dilation
+            tile, a = tile + run, a + run * columns
