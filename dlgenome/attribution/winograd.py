@@ -1,13 +1,14 @@
 """Convolutions with fewer multiplications: minimal filtering (Winograd 1980; Lavin and Gray 2015).
 
-Four outputs of a kernel of three weights look at six inputs. As the product of two polynomials, evaluated
-at six points, they take six products instead of twelve: combinations of the inputs, times combinations of
+Four outputs of a kernel of four weights look at seven inputs. As the product of two polynomials, evaluated at
+seven points, they take seven products instead of sixteen: combinations of the inputs, times combinations of
 the weights that are made once, combined to the outputs. With channels every product is one of matrices. A
-wider kernel is a sum of kernels of three, whose products add up before they are combined.
+wider kernel is a sum of kernels of four, whose products add up before they are combined; what the second four
+weights of four outputs look at is what the first four of the next four outputs do.
 
-Four outputs at once round three times as much as a sum of so many numbers must. The library adds up all of a
-wide kernel one by one and is no better, so they are for wide kernels; narrow ones take two outputs at once,
-from four products instead of six, which round as the library does.
+So many at once round four times as much as a sum of so many numbers must. The library adds up all of a wide
+kernel one by one and is no better. Kernels of three take two outputs at once, from four products instead of
+six, which round as the library does.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ from torch import Tensor
 
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
-_TAPS = 3
-_WIDE = 5
-"""Weights from which on a kernel takes four outputs at once."""
 _TILES = 200
 """Tiles at once, at most: enough for fast products of matrices, few enough for the cache."""
 _COMBINING = 50
@@ -37,7 +35,7 @@ _LANES = 16
 
 @dataclass(frozen=True)
 class _Scheme:
-    """Factors of the combinations; the last point is infinity, where only the third weight counts."""
+    """Factors of the combinations; the last point is infinity, where only the last weight counts."""
 
     of_inputs: Numbers
     """(points, inputs)."""
@@ -51,19 +49,27 @@ class _Scheme:
         return len(self.of_products)
 
     @property
+    def n_weights(self) -> int:
+        return int(self.of_weights.shape[1])
+
+    @property
     def n_points(self) -> int:
         return len(self.of_inputs)
 
     def cost_of_tile(self, outputs: int, channels: int, width: int) -> int:
         """Multiplications of a tile, and what takes as long."""
-        whole, rest = divmod(width, _TAPS)
+        whole, rest = divmod(width, self.n_weights)
         products = (whole * self.n_points + (self.n_points - 1 if rest else 0)) * channels * outputs
-        return products + _COMBINING * self.n_points * (-(-width // _TAPS) * channels + outputs)
+        return products + _COMBINING * self.n_points * (channels + outputs)
 
     def n_tiles(self, size: int, dilation: int) -> int:
         """Tiles that hold ``size`` outputs; some of the last look at fewer than all that a tile has."""
         whole, rest = divmod(size, self.n_outputs * dilation)
         return whole * dilation + min(rest, dilation)
+
+    def n_beyond(self, width: int, dilation: int) -> int:
+        """Tiles after the last that wider kernels look at."""
+        return (-(-width // self.n_weights) - 1) * dilation
 
 
 _TWO_OUTPUTS = _Scheme(
@@ -75,31 +81,38 @@ _TWO_OUTPUTS = _Scheme(
 _FOUR_OUTPUTS = _Scheme(
     np.array(
         [
-            [2, 3, -4, -3, 2, 0],
-            [0, 2, 5, 1, -2, 0],
-            [0, 2, 1, -5, 2, 0],
-            [0, -1, -2, 1, 2, 0],
-            [0, -2, 1, 2, -1, 0],
-            [0, 2, 3, -4, -3, 2],
+            [2, -1, -10, 5, 8, -4, 0],
+            [0, -2, -1, 9, 4, -4, 0],
+            [0, 2, -3, -7, 12, -4, 0],
+            [0, 2, 3, -4, -3, 2, 0],
+            [0, -2, 5, 0, -5, 2, 0],
+            [0, 1, 0, -5, 0, 4, 0],
+            [0, -2, 1, 10, -5, -8, 4],
         ],
         np.float32,
     ),
     np.array(
         [
-            [1 / 2, 0, 0],
-            [1 / 6, 1 / 6, 1 / 6],
-            [1 / 6, -1 / 6, 1 / 6],
-            [1 / 30, 1 / 15, 2 / 15],
-            [16 / 15, -8 / 15, 4 / 15],
-            [0, 0, 1 / 2],
+            [1 / 2, 0, 0, 0],
+            [1 / 6, 1 / 6, 1 / 6, 1 / 6],
+            [1 / 18, -1 / 18, 1 / 18, -1 / 18],
+            [8 / 9, 4 / 9, 2 / 9, 1 / 9],
+            [8 / 15, -4 / 15, 2 / 15, -1 / 15],
+            [1 / 90, 1 / 45, 2 / 45, 4 / 45],
+            [0, 0, 0, 1 / 4],
         ]
     ),
     np.array(
-        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -1 / 2, 0], [0, 1, 1, 4, 1 / 4, 0], [0, 1, -1, 8, -1 / 8, 1]],
+        [
+            [1, 1, 1, 1, 1, 1, 0],
+            [0, 1, -1, 1 / 2, -1 / 2, 2, 0],
+            [0, 1, 1, 1 / 4, 1 / 4, 4, 0],
+            [0, 1, -1, 1 / 8, -1 / 8, 8, 1],
+        ],
         np.float32,
     ),
 )
-"""At 0, 1, -1, 2, -1/2 and infinity, which round least (Barabasz et al. 2020)."""
+"""At 0, 1, -1, 1/2, -1/2, 2 and infinity, which round least of those that were tried."""
 
 
 class Winograd:
@@ -109,7 +122,8 @@ class Winograd:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
         self._scheme = _scheme_for(self._width)
-        self._weights, self._last_weights = _combined_weights(weight, self._scheme)
+        self._weights = _combined_weights(weight, self._scheme)
+        self._beyond = self._scheme.n_beyond(self._width, dilation)
         filled = torch.zeros(self._outputs) if bias is None else bias
         self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
 
@@ -119,8 +133,8 @@ class Winograd:
         if value.dtype is not torch.float32 or size < 1:
             return False
         a_tile = self._scheme.cost_of_tile(self._outputs, self._channels, self._width)
-        plain = self._width * self._channels * self._outputs * size
-        return a_tile * self._scheme.n_tiles(size, self._dilation) <= _WORTH_IT * plain
+        n_tiles = self._scheme.n_tiles(size, self._dilation) + self._beyond
+        return a_tile * n_tiles <= _WORTH_IT * self._width * self._channels * self._outputs * size
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
@@ -138,15 +152,15 @@ class Winograd:
         apart = results.stride(0)
         everywhere = results.as_strided(((len(rows) - 1) * apart + results.shape[1],), (1,)).numpy()
         room, lots = self._lots(len(rows), made.shape[2])
-        combined = value.new_empty(self._scheme.n_points, room, self._weights.shape[1])
-        products = value.new_empty(self._scheme.n_points, room, self._weights.shape[2])
+        combined = value.new_empty(self._scheme.n_points, room + self._beyond, self._channels)
+        products = value.new_empty(self._scheme.n_points, room, self._weights[0].shape[2])
         inputs, outputs = combined.view(-1).numpy(), products.view(-1).numpy()
         spare = np.empty(max(PIECE, self._outputs), np.float32)
         seen = np.empty(self._scheme.n_points * max(PIECE, self._channels), np.float32)
         for lot in lots:
             spread(
-                rows, self._channels, lot, self._padding, self._width, self._scheme.of_inputs, inputs, room,
-                seen,
+                rows, self._channels, lot, self._padding, self._scheme.of_inputs, inputs,
+                combined.shape[1], seen,
             )  # fmt: skip
             self._multiply(combined, products)
             gather(
@@ -155,23 +169,31 @@ class Winograd:
             )  # fmt: skip
 
     def _lots(self, n_rows: int, size: int) -> tuple[int, list[Lot]]:
-        """How many tiles are multiplied at once, and which: some of one row, or those of several rows."""
-        n_tiles, moves = self._scheme.n_tiles(size, self._dilation), (self._dilation, self._scheme.n_outputs)
+        """How many tiles are multiplied at once, and which: some of one row, or those of several rows.
+
+        Between rows are the tiles beyond, of which products are made, too, and none read.
+        """
+        n_tiles, beyond = self._scheme.n_tiles(size, self._dilation), self._beyond
+        moves = beyond, self._dilation, self._scheme.n_outputs
         if n_tiles > _TILES:
             room = -(-n_tiles // -(-n_tiles // _TILES))
             parts = [(first, min(n_tiles, first + room)) for first in range(0, n_tiles, room)]
             return room, [Lot(row, row + 1, *part, *moves) for row in range(n_rows) for part in parts]
-        most = min(n_rows, _TILES // n_tiles)
+        most = min(n_rows, max(1, _TILES // (n_tiles + beyond)))
         at_once = min(range(most, most // 2, -1), key=lambda rows: -n_rows % rows)
-        tops = range(0, n_rows, at_once)
-        return at_once * n_tiles, [Lot(top, min(n_rows, top + at_once), 0, n_tiles, *moves) for top in tops]
+        lots = [Lot(t, min(n_rows, t + at_once), 0, n_tiles, *moves) for t in range(0, n_rows, at_once)]
+        return at_once * (n_tiles + beyond) - beyond, lots
 
     def _multiply(self, combined: Tensor, products: Tensor) -> None:
         """Of all the room there is, used or not: another number of rows may be summed in another order."""
-        n = len(self._weights)
-        torch.bmm(combined[:n], self._weights, out=products[:n])
-        if n < len(products):
-            torch.mm(combined[n, :, : len(self._last_weights)], self._last_weights, out=products[n])
+        room = products.shape[1]
+        for number, weights in enumerate(self._weights):
+            first = number * self._dilation
+            inputs, sums = combined[: len(weights), first : first + room], products[: len(weights)]
+            if number == 0:
+                torch.bmm(inputs, weights, out=sums)
+            else:
+                sums.baddbmm_(inputs, weights)
 
     def _size(self, value: Tensor) -> int:
         return value.shape[3] + 2 * self._padding - self._dilation * (self._width - 1)
@@ -180,7 +202,7 @@ class Winograd:
 def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
     """The convolution with weights (outputs, channels, 1, width); None where no length makes it faster."""
     outputs, channels, height, width = weight.shape
-    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width >= _TAPS
+    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width > 2
     scheme = _scheme_for(width)
     plain = scheme.n_outputs * width * channels * outputs
     if not known or scheme.cost_of_tile(outputs, channels, width) > _WORTH_IT * plain:
@@ -189,19 +211,20 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
 
 
 def _scheme_for(width: int) -> _Scheme:
-    return _FOUR_OUTPUTS if width >= _WIDE else _TWO_OUTPUTS
+    return _TWO_OUTPUTS if width == _TWO_OUTPUTS.n_weights else _FOUR_OUTPUTS
 
 
-def _combined_weights(weight: Tensor, scheme: _Scheme) -> tuple[Tensor, Tensor]:
-    """For every point the matrix (channels of every three weights, outputs), filled up with zeros.
+def _combined_weights(weight: Tensor, scheme: _Scheme) -> list[Tensor]:
+    """For every group of weights (points, channels, outputs), the outputs filled up with zeros.
 
-    At infinity only whole threes count; where not all are, its matrix is smaller and stands alone.
+    Of a group that is not whole there is nothing at infinity.
     """
-    outputs, channels, _, width = weight.shape
+    outputs, _, _, width = weight.shape
     taps = weight[:, :, 0].permute(2, 1, 0).double()
-    filled = F.pad(taps, (0, -outputs % _LANES, 0, 0, 0, -width % _TAPS))
-    groups = filled.view(-1, _TAPS, channels, filled.shape[2])
-    points = torch.einsum("pt,gtco->pgco", torch.from_numpy(scheme.of_weights), groups).float()
-    whole = width // _TAPS
-    n_alike = len(points) if whole == len(groups) else len(points) - 1
-    return points[:n_alike].flatten(1, 2).contiguous(), points[-1, :whole].flatten(0, 1).contiguous()
+    taps = F.pad(taps, (0, -outputs % _LANES, 0, 0, 0, -width % scheme.n_weights))
+    groups = []
+    for start in range(0, width, scheme.n_weights):
+        group, factors = taps[start : start + scheme.n_weights], torch.from_numpy(scheme.of_weights)
+        points = torch.einsum("pt,tco->pco", factors, group).float().contiguous()
+        groups.append(points if start + scheme.n_weights <= width else points[:-1])
+    return groups

@@ -26,6 +26,8 @@ class Lot(NamedTuple):
     bottom: int
     first: int
     last: int
+    beyond: int
+    """Tiles after the last that weights look at which are not the first."""
     dilation: int
     n_outputs: int
 
@@ -56,15 +58,6 @@ def _three(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: 
 
 
 @compiled
-def _four(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
-    p, q, r, s = by[0], by[1], by[2], by[3]
-    b, c, d = a + step, a + step + step, a + step + step + step
-    for number in range(size):
-        i = np.uint64(number)
-        out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i])
-
-
-@compiled
 def _five(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
     p, q, r, s, t = by[0], by[1], by[2], by[3], by[4]
     b, c, d = a + step, a + step + step, a + step + step + step
@@ -72,6 +65,17 @@ def _five(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: i
     for number in range(size):
         i = np.uint64(number)
         out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i]) + t * of[e + i]
+
+
+@compiled
+def _six(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    p, q, r, s, t, u = by[0], by[1], by[2], by[3], by[4], by[5]
+    b, c, d = a + step, a + step + step, a + step + step + step
+    e, f = d + step, d + step + step
+    for number in range(size):
+        i = np.uint64(number)
+        first = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i])
+        out[o + i] = first + (t * of[e + i] + u * of[f + i])
 
 
 @compiled
@@ -87,10 +91,10 @@ def _combine(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size
         _two(out, o, of, a, step, size, factors)
     elif last - first == 3:
         _three(out, o, of, a, step, size, factors)
-    elif last - first == 4:
-        _four(out, o, of, a, step, size, factors)
-    else:
+    elif last - first == 5:
         _five(out, o, of, a, step, size, factors)
+    else:
+        _six(out, o, of, a, step, size, factors)
 
 
 @compiled
@@ -122,9 +126,9 @@ def _copy_seen(
 
 
 @compiled
-def _run_length(place: int, n_places: int, length: int, lot: Lot, tile: int, most: int) -> int:
+def _run_length(place: int, n_places: int, length: int, lot: Lot, tile: int, end: int, most: int) -> int:
     """How many tiles from here on lie side by side, with the same of their places inside the row."""
-    run = min(lot.last - tile, lot.dilation - tile % lot.dilation, most)
+    run = min(end - tile, lot.dilation - tile % lot.dilation, most)
     for number in range(n_places):
         there = place + number * lot.dilation
         if there < 0:
@@ -136,52 +140,29 @@ def _run_length(place: int, n_places: int, length: int, lot: Lot, tile: int, mos
 
 @compiled
 def spread(
-    rows: Numbers, channels: int, lot: Lot, padding: int, width: int, factors: Numbers, out: Numbers,
-    room: int, seen: Numbers,
+    rows: Numbers, channels: int, lot: Lot, padding: int, factors: Numbers, out: Numbers, room: int,
+    seen: Numbers,
 ) -> None:  # fmt: skip
-    """Combinations of the places that every tile looks at, for every three weights of ``width``.
+    """Combinations of the places that every tile looks at, of each row one tile after the other.
 
     ``rows`` are (rows, places * channels), ``factors`` (combinations, places), and ``out`` is (combinations,
-    room, threes * channels). ``seen`` has room for a piece of every place.
+    room, channels). ``seen`` has room for a piece of every place.
     """
-    columns = -(-width // 3) * channels
-    for start in range(0, width, 3):
-        needed = factors if start + 3 <= width else factors[:-1]
-        begin = start * lot.dilation - padding
-        for row in range(lot.top, lot.bottom):
-            o = (row - lot.top) * (lot.last - lot.first) * columns + start // 3 * channels
-            _spread_row(rows[row], channels, lot, begin, needed, out, o, room * columns, columns, seen)
-
-
-@compiled
-def _spread_row(
-    row: Numbers, channels: int, lot: Lot, begin: int, factors: Numbers, out: Numbers, o: int, apart: int,
-    columns: int, seen: Numbers,
-) -> None:  # fmt: skip
-    """Those of one row for three weights, the first of which looks ``begin`` places from the output."""
-    n_seen = factors.shape[1]
-    length, dilation = row.size // channels, lot.dilation
-    most = max(1, PIECE // channels) if columns == channels else 1
-    tile = lot.first
-    while tile < lot.last:
-        place = begin + _place(tile, lot)
-        run = _run_length(place, n_seen, length, lot, tile, most)
-        size, to = run * channels, np.uint64(o + (tile - lot.first) * columns)
-        source, a, step = row, place * channels, dilation * channels
-        if place < 0 or place + (n_seen - 1) * dilation >= length:
-            _copy_seen(row, seen, place, n_seen, dilation, run, channels)
-            source, a, step = seen, 0, size
-        for point in range(len(factors)):
-            _combine(
-                out,
-                to + np.uint64(point * apart),
-                source,
-                np.uint64(a),
-                np.uint64(step),
-                size,
-                factors[point],
-            )
-        tile += run
+    o, apart, most, n_seen = 0, room * channels, max(1, PIECE // channels), factors.shape[1]
+    length, dilation, end = rows.shape[1] // channels, lot.dilation, lot.last + lot.beyond
+    for number in range(lot.top, lot.bottom):
+        row, tile = rows[number], lot.first
+        while tile < end:
+            place = _place(tile, lot) - padding
+            run = _run_length(place, n_seen, length, lot, tile, end, most)
+            source, a, step, size = row, place * channels, dilation * channels, run * channels
+            if place < 0 or place + (n_seen - 1) * dilation >= length:
+                _copy_seen(row, seen, place, n_seen, dilation, run, channels)
+                source, a, step = seen, 0, size
+            for point in range(len(factors)):
+                to = np.uint64(o + point * apart)
+                _combine(out, to, source, np.uint64(a), np.uint64(step), size, factors[point])
+            tile, o = tile + run, o + size
 
 
 @compiled
@@ -197,10 +178,10 @@ def gather(
     most = max(1, PIECE // channels) if columns == channels else 1
     step = np.uint64(room * columns)
     for row in range(lot.top, lot.bottom):
-        a, tile = (row - lot.top) * (lot.last - lot.first) * columns, lot.first
+        a, tile = (row - lot.top) * (lot.last + lot.beyond - lot.first) * columns, lot.first
         while tile < lot.last:
             place = _place(tile, lot)
-            run = _run_length(place, lot.n_outputs, length, lot, tile, most)
+            run = _run_length(place, lot.n_outputs, length, lot, tile, lot.last, most)
             size = run * channels
             for output in range(lot.n_outputs):
                 if place >= length:
