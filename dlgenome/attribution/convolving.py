@@ -35,9 +35,13 @@ class Geometry:
     groups: int
 
 
-def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
-    """The convolution with weights (outputs, channels, height, width)."""
-    plain, fewer = _plain(weight, bias, geometry), _with_fewer_products(weight, bias, geometry)
+def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_kept: bool = True) -> Map:
+    """The convolution with weights (outputs, channels, height, width).
+
+    Where it is not kept for many values, nothing is worked out that takes about as long as one of them.
+    """
+    plain = _plain(weight, bias, geometry)
+    fewer = _with_fewer_products(weight, bias, geometry) if is_kept else None
     if fewer is None:
         return plain
     return lambda value: fewer(value) if fewer.pays(value) else plain(value)
@@ -70,7 +74,7 @@ def _plain(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
     return lambda value: F.conv2d(channels_last(value), laid_out, bias, *arguments)
 
 
-def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
+def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kept: bool = True) -> Map:
     """The adjoint of a convolution of values of height and width ``size``.
 
     With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
@@ -78,7 +82,7 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
     """
     as_convolution = _adjoint_as_convolution(weight, geometry)
     if as_convolution is not None:
-        back = convolution(as_convolution[0], None, as_convolution[1])
+        back = convolution(as_convolution[0], None, as_convolution[1], is_kept=is_kept)
         # With one output the order of memory is anybody's, and what comes out is not channels-last.
         return lambda multiplier: channels_last(back(multiplier))
 
@@ -104,10 +108,14 @@ def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> M
     fewer = _with_fewer_products(flipped, None, back)
     few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
 
+    def fits(multiplier: Tensor) -> bool:
+        sides = zip(multiplier.shape[2:], back.padding, _reach(flipped, back), size, strict=True)
+        return all(made + 2 * padding - reach == wanted for made, padding, reach, wanted in sides)
+
     def run(multiplier: Tensor, total: Tensor) -> bool:
         shape = (len(multiplier), weight.shape[1], *size)
         rows = total.permute(0, 2, 3, 1)
-        if total.shape != shape or not rows[0].is_contiguous():
+        if total.shape != shape or not rows[0].is_contiguous() or not fits(multiplier):
             return False
         if fewer is not None and total.dtype is torch.float32 and fewer.pays(multiplier):
             fewer.onto(channels_last(multiplier), total)

@@ -89,8 +89,10 @@ class _Cropper:
             ref = self._padded(self._sliced(ref, needed, call.source), sides, call.source)
         rule, call = _with_padding(step, ref, min(sides))
         if direct and wide != needed:
-            padding = None if isinstance(rule, NarrowConvolution) else wide.start + reach.before - made.start
-            rule = SpreadConvolution(rule, Place(needed.start - wide.start, wide.width), padding)
+            left, right = wide.start + reach.before - made.start, made.stop + reach.after - wide.stop
+            at_once = left == right and not isinstance(rule, NarrowConvolution)
+            place = Place(needed.start - wide.start, wide.width)
+            rule = SpreadConvolution(rule, place, left if at_once else None)
         self.saved += reach.products * (step.call.output.dims[-1] - made.width)
         return Step(self._resized(call, (ref,)), rule)
 

@@ -105,7 +105,7 @@ def _constant_shapes(program: Program) -> dict[str, tuple[Any, ...]]:
 
 def reach_of(step: Step, around: Surroundings) -> Reach | None:
     """How far an operation looks; None where it may look at any position, or that is not certain."""
-    if not _has_positions(step.call):
+    if not _has_positions(step.call) or not _is_built_in(step.rule):
         return None
     if is_convolution(step.rule):
         return _of_convolution(step, around)
@@ -118,8 +118,13 @@ def reach_of(step: Step, around: Surroundings) -> Reach | None:
 
 def is_convolution(rule: Rule) -> bool:
     """Whether a rule is that of a convolution of any kind, rounded or not."""
-    inside = rule.rule if isinstance(rule, NarrowConvolution) else rule
+    inside = _inside(rule)
     return isinstance(inside, AnyConvolution) or (isinstance(inside, Convolution) and inside.axes == 1)
+
+
+def _is_built_in(rule: Rule) -> bool:
+    """Whether the class of a rule is ours; one that a plug-in derives from ours may look anywhere."""
+    return type(rule).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _has_positions(call: Call) -> bool:

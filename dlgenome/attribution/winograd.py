@@ -7,8 +7,9 @@ wider kernel is a sum of kernels of four, whose products add up before they are 
 weights of four outputs look at is what the first four of the next four outputs do.
 
 So many at once round four times as much as a sum of so many numbers must. The library adds up all of a wide
-kernel one by one and is no better. Kernels of three take two outputs at once, from four products instead of
-six, which round as the library does.
+kernel one by one and is hardly better. Kernels of three take two outputs at once, from four products instead
+of six, which round as the library does. An output is combined of what its whole tile looks at: where it is
+exactly zero otherwise, a rounding error may be left.
 """
 
 from __future__ import annotations

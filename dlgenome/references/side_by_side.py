@@ -68,4 +68,4 @@ def shuffle_dinucleotides(
         if next_row == sequences * references and (rows == ABSENT).all():
             return
         walk_on(steps, parents, table, places, shuffled.reshape(-1))
-        positions += steps
+        positions += steps  # of idle lanes, too, which then look for no walk again

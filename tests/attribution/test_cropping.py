@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlgenome.attribution import cropping
+from dlgenome.attribution import cropping, winograd
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.deeplift import DeepLift
@@ -26,7 +27,7 @@ from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rewriting import put_together
-from dlgenome.attribution.rules.linear import Linear
+from dlgenome.attribution.rules.linear import Identity, Linear
 from dlgenome.attribution.rulesets import RULE_SETS, SIGNED, with_rules
 from dlgenome.attribution.signed import SignedEngine
 from dlgenome.model.architectures.bpnet import BPNet
@@ -272,7 +273,7 @@ def test_scores_of_random_stacks_are_the_same(seed: int) -> None:
 
 
 @pytest.mark.parametrize("rules", RULE_SETS)
-@pytest.mark.parametrize("name", ["padded by hand"])
+@pytest.mark.parametrize("name", ["padded by hand", *list(NETWORKS)[::4]])
 def test_every_rule_set_gives_the_same(name: str, rules: Any) -> None:
     run, targets = NETWORKS[name]
     program, rows, method = program_of(run), one_hot(LENGTH), Method(rules=rules)
@@ -304,6 +305,39 @@ def test_gradients_that_stand_in_for_rules_are_the_same() -> None:
     expected = Engine(program, STEP, keep_all=True).run(one_hot(LENGTH), 2)
     assert cropped(program) is not program
     assert_same(expected, DEEPLIFT.engine(program, STEP).run(one_hot(LENGTH), 2))
+
+
+@pytest.mark.parametrize("worth_it", [0, 10], ids=["as the library does", "with fewer products"])
+@pytest.mark.parametrize(
+    ("width", "start", "stop"), [(3, 10, 40), (3, 0, 30), (3, 31, 60), (4, 20, 40), (5, 15, 58), (2, 20, 40)]
+)
+def test_layers_of_many_channels_may_end_on_one_side_first(
+    width: int, start: int, stop: int, worth_it: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library then adds to values of other lengths, or must not be asked to."""
+    monkeypatch.setattr(winograd, "_WORTH_IT", worth_it)
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv1d(4, 64, 5, padding=2)
+            self.convs = nn.ModuleList(
+                nn.Conv1d(64, 64, width, padding="same", dilation=d) for d in (1, 2, 4, 8)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            for conv in self.convs:
+                x = x + conv(x).relu()
+            return summed(x[:, :, start:stop])
+
+    torch.manual_seed(8)
+    network = Residual()
+    program, rows = lower(capture(network, (4, LENGTH))), one_hot(LENGTH, torch.float32)
+    exact = lower(capture(deepcopy(network).double(), (4, LENGTH), dtype=torch.float64))
+    assert cropped(program) is not program
+    expected = Engine(exact, STEP, keep_all=True).run(rows.double(), 1)
+    assert_same(expected, DEEPLIFT.engine(program, STEP).run(rows, 1), 1e-5)
 
 
 BASES = 400
@@ -342,15 +376,14 @@ def test_a_network_that_reads_all_positions_is_left_as_it_is() -> None:
     assert cropped(program) is program
 
 
-def test_a_rule_of_a_plug_in_is_given_all_positions() -> None:
-    class Anywhere(Linear):
-        """Knows nothing of positions that are left out."""
-
+@pytest.mark.parametrize("kind", [Linear, Identity])
+def test_a_rule_of_a_plug_in_is_given_all_positions(kind: type[Linear]) -> None:
+    anywhere = type("Anywhere", (kind,), {})()
     torch.manual_seed(5)
     network = Layers(lambda net, x: net.head((-net.convs[0](net.first(x)))[:, :, 20:40])).eval()
     captured = capture(network, (4, LENGTH), dtype=torch.float64)
     assert cropped(program := lower(captured)) is not program
-    program = lower(captured, {**RULES, torch.ops.aten.neg.default: Anywhere()})
+    program = lower(captured, {**RULES, torch.ops.aten.neg.default: anywhere})
     assert cropped(program) is program
 
 

@@ -38,22 +38,23 @@ class Convolution(ConvolutionRule):
         size, axes = self._size(call), self._two_axes
         onto = adjoint_onto(axes(args[1]), self._geometry(args), size)
         own = None if onto is None else lambda multiplier, total: onto(axes(multiplier), axes(total))
-        return BoundConvolution(self._map(args), self._adjoint(call, args), own)
+        return BoundConvolution(self._map(args, is_kept=True), self._adjoint(call, args, is_kept=True), own)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
-        return self._map(args)(args[0])
+        return self._map(args, is_kept=False)(args[0])
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
-        return [self._adjoint(call, saved.args)(multiplier)]
+        return [self._adjoint(call, saved.args, is_kept=False)(multiplier)]
 
-    def _map(self, args: tuple[Any, ...]) -> Map:
-        bias = args[2] if len(args) > 2 else None
-        return self._on_own_axes(convolution(self._two_axes(args[1]), bias, self._geometry(args)))
+    def _map(self, args: tuple[Any, ...], *, is_kept: bool) -> Map:
+        weight, bias = self._two_axes(args[1]), args[2] if len(args) > 2 else None
+        return self._on_own_axes(convolution(weight, bias, self._geometry(args), is_kept=is_kept))
 
-    def _adjoint(self, call: Call, args: tuple[Any, ...]) -> Map:
-        return self._on_own_axes(adjoint(self._two_axes(args[1]), self._geometry(args), self._size(call)))
+    def _adjoint(self, call: Call, args: tuple[Any, ...], *, is_kept: bool) -> Map:
+        weight, geometry = self._two_axes(args[1]), self._geometry(args)
+        return self._on_own_axes(adjoint(weight, geometry, self._size(call), is_kept=is_kept))
 
     def _size(self, call: Call) -> tuple[int, int]:
         """Height and width of the input."""

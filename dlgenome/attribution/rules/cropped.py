@@ -100,7 +100,7 @@ class SpreadConvolution(ConvolutionRule):
     """A convolution along positions whose input has a multiplier with more of them.
 
     ``padding`` is that of the same convolution of a value with all positions of ``place``, less than none
-    where it would not see the outermost; None where the two are not to be computed at once.
+    where it would not see the outermost; None where its sides differ, or it is better computed apart.
     """
 
     def __init__(self, rule: Rule, place: Place, padding: int | None) -> None:
