@@ -17,10 +17,9 @@ from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.narrow_kernels import (
-    STRETCH,
     add_narrow,
-    add_narrow_relu,
-    cropped_narrow_sums,
+    add_relu_of,
+    cropped_sums,
     narrow_relu_rows,
     narrow_relu_rows_over,
 )
@@ -51,26 +50,6 @@ def _relu_rows_over(
         r_row, m_row = r[pair], m[pair, start : start + x.size]
         for i in range(x.size):
             r_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
-
-
-@compiled
-def _add_relu(total: Floats, value: Floats, zero: Scalar) -> None:
-    for i in range(total.size):
-        total[i] += zero if value[i] <= zero else value[i]
-
-
-@compiled
-def _cropped_sums(first: Floats, start: int, value: Floats, out: Floats, zero: Scalar) -> None:
-    """Sums may be written over rows already read: each stretch of them is set aside first."""
-    aside = np.empty(STRETCH, first.dtype)
-    for row in range(value.shape[0]):
-        for place in range(0, value.shape[1], STRETCH):
-            values, sums = value[row, place : place + STRETCH], out[row, place : place + STRETCH]
-            given = first[row, start + place : start + place + values.size]
-            for i in range(values.size):
-                aside[i] = given[i] + (zero if values[i] <= zero else values[i])
-            for i in range(values.size):
-                sums[i] = aside[i]
 
 
 def relu_multiplier(
@@ -130,17 +109,18 @@ def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) ->
     # what one thread writes over, another would still have to read
     over = over and torch.get_num_threads() == 1
     made = rows.view(-1)[: added.numel()].view(added.shape) if over else rows.new_empty(added.shape)
-    kernel = _cropped_sums if value.dtype is first.dtype else cropped_narrow_sums
     a, b, out = (_array(part.reshape(len(part), -1)) for part in (rows, added, made))
     first_number, zero = start * rows[0, 0].numel(), scalars(first.dtype)[2]
-    in_threads(lambda low, high: kernel(a[low:high], first_number, b[low:high], out[low:high], zero), len(a))
+    in_threads(
+        lambda low, high: cropped_sums(a[low:high], first_number, b[low:high], out[low:high], zero), len(a)
+    )
     return made.permute([order.index(axis) for axis in range(value.dim())])
 
 
 def add_relu(total: Tensor, value: Tensor) -> bool:
     """Add the ReLU of a value to ``total`` in its place; False, and nothing done, where they do not suit."""
-    kernel, zero = _add_relu if value.dtype is total.dtype else add_narrow_relu, scalars(total.dtype)[2]
-    return _in_place(lambda sums, terms: kernel(sums, terms, zero), total, value)
+    zero = scalars(total.dtype)[2]
+    return _in_place(lambda sums, terms: add_relu_of(sums, terms, zero), total, value)
 
 
 def add_rounded(total: Tensor, value: Tensor) -> bool:

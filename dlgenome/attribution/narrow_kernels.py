@@ -5,7 +5,11 @@ numba has no bfloat16: its bits are the upper half of those of a float32, and so
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
@@ -55,27 +59,46 @@ def narrow_relu_rows_over(
             r_row[i] = _rounded(m_row[i] * slope)
 
 
+def wide(number: Any) -> Any:
+    """The number itself, or the one whose bits are given; compiled code is made for either."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(wide)
+def _compiled_wide(number: Any) -> Any:
+    def of_bits(number: Any) -> Any:
+        return _widened(number)
+
+    def itself(number: Any) -> Any:
+        return number
+
+    return of_bits if isinstance(number, types.Integer) else itself
+
+
 @compiled
-def cropped_narrow_sums(first: Floats, start: int, value: Halves, out: Floats, zero: Scalar) -> None:
-    """Sums of the ReLU of a value and of longer rows from ``start`` on, over which they may be written."""
+def cropped_sums(first: Floats, start: int, value: Any, out: Floats, zero: Scalar) -> None:
+    """Sums of the ReLU of a value and of longer rows from ``start`` on.
+
+    They may be written over rows already read: each stretch of them is set aside first.
+    """
     aside = np.empty(STRETCH, first.dtype)
     for row in range(value.shape[0]):
         for place in range(0, value.shape[1], STRETCH):
             values, sums = value[row, place : place + STRETCH], out[row, place : place + STRETCH]
             given = first[row, start + place : start + place + values.size]
             for i in range(values.size):
-                wide = _widened(values[i])
-                aside[i] = given[i] + (zero if wide <= zero else wide)
+                added = wide(values[i])
+                aside[i] = given[i] + (zero if added <= zero else added)
             for i in range(values.size):
                 sums[i] = aside[i]
 
 
 @compiled
-def add_narrow_relu(total: Floats, value: Halves, zero: Scalar) -> None:
+def add_relu_of(total: Floats, value: Any, zero: Scalar) -> None:
     """Add the ReLU of a value to ``total``."""
     for i in range(total.size):
-        wide = _widened(value[i])
-        total[i] += zero if wide <= zero else wide
+        added = wide(value[i])
+        total[i] += zero if added <= zero else added
 
 
 @compiled
