@@ -18,7 +18,17 @@ def compiled(function: F) -> F:
     at all; then the function is compiled anew by every process instead. Divisions follow numpy: a check for
     zero in every step would keep loops from being vectorised.
     """
+    return _compiled(function, fastmath=False)
+
+
+def compiled_in_any_order(function: F) -> F:
+    """As :func:`compiled`, for functions whose sums may be added in any order: only such are vectorised."""
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: F, **options: Any) -> F:
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+        return cast(F, numba.njit(cache=True, **options)(function))
     except RuntimeError:
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+        return cast(F, numba.njit(**options)(function))

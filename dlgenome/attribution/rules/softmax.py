@@ -14,12 +14,13 @@ carry nothing either.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten, same_axis
+from dlgenome.attribution.softmax_kernels import softmax_multiplier
 from dlgenome.errors import UnsupportedModelError
 
 
@@ -29,6 +30,8 @@ class Softmax(Rule):
     title = "rescale (softmax)"
     keeps = "inputs"
     fresh = True
+    logarithm: ClassVar[bool | None] = False
+    """Whether the logarithm is meant; None for what is neither softmax nor its logarithm."""
 
     def refusal(self, call: Call) -> str | None:
         """Refused where it normalises across the batch."""
@@ -44,6 +47,11 @@ class Softmax(Rule):
         """Multiplier through the centred function, in float64 where the device has it."""
         batch = call.input_batch(0)
         axis = _axes(call)[0] % len(call.input_infos[0].dims) - len(call.input_infos[0].dims)
+        if self.logarithm is not None and axis == -1:
+            kept = saved.sequences[0], saved.references[0]
+            fused = softmax_multiplier(*kept, multiplier, saved.step, batch, logarithm=self.logarithm)
+            if fused is not None:
+                return [fused]
         x, r = saved.sequence(0, batch), saved.reference(0, batch)
         wide = x.dtype if x.device.type == "mps" else torch.float64
         # The batch axis was unfolded to four, so axes behind it are counted from the end.
@@ -75,6 +83,8 @@ class Softmax(Rule):
 class LogSoftmax(Softmax):
     """``x_i - ln S``."""
 
+    logarithm = True
+
     def through(self, x: Tensor, r: Tensor, multiplier: Tensor, axis: int) -> Tensor:
         """Multiplier less w times its sum."""
         log_x, log_r = x.logsumexp(axis, keepdim=True), r.logsumexp(axis, keepdim=True)
@@ -83,6 +93,8 @@ class LogSoftmax(Softmax):
 
 class LogSumExp(Softmax):
     """``ln S``: the mean of the logits plus logsumexp of the centred ones."""
+
+    logarithm = None
 
     def _output_multiplier(self, call: Call, multiplier: Tensor, saved: Backward, axis: int) -> Tensor:
         batch = call.batch

@@ -10,14 +10,22 @@ import pytest
 import torch
 from mpmath import mpf
 
-from dlgenome.attribution.layout import BatchAxis, ValueInfo
+from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo
 from dlgenome.attribution.rules import softmax
-from dlgenome.attribution.rules.base import Call, Ref, Source, aten
+from dlgenome.attribution.rules.base import Backward, Call, Ref, Source, aten
+from dlgenome.attribution.softmax_kernels import softmax_multiplier
 from dlgenome.errors import UnsupportedModelError
 
 SOFTMAX = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
 LOG_SOFTMAX = (aten.log_softmax.int, aten._log_softmax.default)
 LOG_SUM_EXP = (aten.logsumexp.default,)
+
+
+@pytest.fixture(params=[1, 1 << 40], ids=["compiled", "plain"], autouse=True)
+def fewest_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """From how many numbers on the compiled pass is taken: always, or never."""
+    monkeypatch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", request.param)
+    return int(request.param)
 
 
 def arguments(operation: Any, axis: int) -> tuple[Any, ...]:
@@ -111,6 +119,50 @@ def test_a_mask_that_depends_on_the_sequence_is_refused(bench: Any) -> None:
     rule = softmax.RULES[aten.softmax.int]
     with pytest.raises(UnsupportedModelError, match="masks must not depend on the sequence"):
         bench.run(aten.softmax.int, [value], lambda refs, count: (refs[0], -1), rule=rule)
+
+
+def test_a_row_that_is_masked_whole_carries_nothing(bench: Any) -> None:
+    value = bench.draw(1, 2, 4)
+    value[:, 1] = -torch.inf
+    rule = softmax.RULES[aten._safe_softmax.default]
+    run = bench.run(aten._safe_softmax.default, [value], lambda refs, count: (refs[0], -1), rule=rule)
+    for pair in run.pairs:
+        assert np.abs(pair.result[0][0, 0]).max() > 0
+        assert (pair.result[0][0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("place", [BatchAxis(), BatchAxis(1, 2, 3), BatchAxis(0, 2, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_compiled_pass_equals_the_plain_one(
+    place: BatchAxis, dtype: torch.dtype, threads: int, fewest_numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    step = StepShape(2, 3)
+    generator = torch.Generator().manual_seed(2)
+    dims = [4, 5, 33]
+    dims[place.axis] = place.outer * place.inner
+    x, r, m = (
+        torch.randn(ValueInfo(tuple(dims), place).shape(rows), generator=generator, dtype=torch.float64) * 9
+        for rows in (step.sequences, step.pairs, step.pairs)
+    )
+    x[..., 7] = r[..., 7] = -torch.inf
+    ours, theirs = step.sequence_part(x, place), step.pair_part(r, place)
+    theirs[..., 9:12] = ours[..., 9:12] + 1e-3 * theirs[..., 9:12]  # close, but not equal
+    theirs[..., 12] = ours[..., 12]
+    x, r, m = (value.to(dtype) for value in (x, r, m))
+    ref, info = Ref("x"), ValueInfo(tuple(dims), place)
+    for operation in (aten.softmax.int, aten.log_softmax.int):
+        call = Call("y", operation, (ref, -1), {}, (ref,), (info,), info, Source("", ""))
+        saved = Backward(step, (x,), (r,), (ref, -1), {})
+        found = softmax_multiplier(x, r, m, step, place, logarithm=operation is aten.log_softmax.int)
+        assert (found is not None) == (fewest_numbers == 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", 1 << 40)
+            (plain,) = softmax.RULES[operation].backward(call, m, saved)
+        (got,) = softmax.RULES[operation].backward(call, m, saved)
+        assert plain is not None
+        torch.testing.assert_close(got, plain, rtol=0, atol=float(1e3 * torch.finfo(dtype).eps))
 
 
 def test_a_softmax_over_the_batch_is_refused() -> None:
