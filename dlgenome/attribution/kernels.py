@@ -6,8 +6,9 @@ sequences, references and pairs lie in memory in one order, batch first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,39 +21,42 @@ from dlgenome.attribution.narrow_kernels import (
     add_narrow,
     add_relu_of,
     cropped_sums,
-    narrow_relu_rows,
-    narrow_relu_rows_over,
+    relu_rows,
 )
-from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
-from dlgenome.compiled import compiled
+from dlgenome.attribution.slopes import Scalar
 
 MIN_ELEMENTS = 1 << 15
 """Below this many numbers the plain path is as fast."""
 
 
-@compiled
-def _relu_rows(
-    x: Floats, r: Floats, m: Floats, start: int, out: Floats, least: Scalar, one: Scalar, zero: Scalar
-) -> None:
-    """Rows of multipliers may be longer than those of values, which then begin at ``start`` of them."""
-    for pair in range(r.shape[0]):
-        r_row, m_row, out_row = r[pair], m[pair, start : start + x.size], out[pair]
-        for i in range(x.size):
-            out_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
+@dataclass(frozen=True)
+class PairRows:
+    """What a function of one value kept, and the multiplier of its output: numbers of a pair lie in a row."""
+
+    x: Any
+    """(sequences, numbers)."""
+    r: Any
+    """(pairs, numbers)."""
+    m: Any
+    """(pairs, numbers or more)."""
+    start: int
+    """Where in the rows of m the first number of a pair is."""
+    out: Any
+    """(pairs, numbers), perhaps in the memory of r."""
+    result: Tensor
+    """What is written to ``out``, with the axes of the input."""
+    step: StepShape
+
+    def blocks(self, first: int, last: int) -> Iterator[tuple[Any, slice]]:
+        """Each sequence's row and its pairs, of the pairs from ``first`` on and before ``last``."""
+        for sequence, row in enumerate(self.x):
+            begin = sequence * self.step.references
+            part = slice(max(first, begin), min(last, begin + self.step.references))
+            if part.start < part.stop:
+                yield row, part
 
 
-@compiled
-def _relu_rows_over(
-    x: Floats, r: Floats, m: Floats, start: int, least: Scalar, one: Scalar, zero: Scalar
-) -> None:
-    """As above, over the values of the references: a loop that knows this can still be vectorised."""
-    for pair in range(r.shape[0]):
-        r_row, m_row = r[pair], m[pair, start : start + x.size]
-        for i in range(x.size):
-            r_row[i] = m_row[i] * relu_slope(x[i], r_row[i], least, one, zero)
-
-
-def relu_multiplier(
+def pair_rows(
     sequences: Tensor,
     references: Tensor,
     multiplier: Tensor,
@@ -60,12 +64,12 @@ def relu_multiplier(
     batch: BatchAxis,
     spare: bool = False,
     start: int = 0,
-) -> Tensor | None:
-    """Multiplier of the input of a ReLU from its kept inputs and the multiplier of its output.
+) -> PairRows | None:
+    """The rows for a pass from the kept inputs of a function and the multiplier of its output.
 
-    Written over the values of the references where these are ``spare``, and in their precision. The
+    The pass writes over the values of the references where these are ``spare``, and in their precision. The
     multiplier may have more positions than these, which then begin at ``start`` of it. None where the values
-    do not suit the kernel; the caller then takes the plain path.
+    do not suit; the caller then takes the plain path.
     """
     if batch != BatchAxis() or not is_worth_it(multiplier) or not _suits(references, multiplier):
         return None
@@ -76,23 +80,24 @@ def relu_multiplier(
     laid_out = multiplier.permute(order).contiguous()
     kept = references.permute(order)
     result = kept if spare else torch.empty_like(kept)
-    first_number = start * kept[0, 0].numel()
     x = _array(sequences.permute(order).reshape(step.sequences, -1))
     r, m, out = (_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
-    constants, is_narrow = scalars(multiplier.dtype), references.dtype is torch.bfloat16
-    rows = narrow_relu_rows if is_narrow else _relu_rows
-    rows_over = narrow_relu_rows_over if is_narrow else _relu_rows_over
+    back = [order.index(axis) for axis in range(references.dim())]
+    return PairRows(x, r, m, start * kept[0, 0].numel(), out, result.permute(back), step)
+
+
+def relu_multiplier(rows: PairRows | None) -> Tensor | None:
+    """Multiplier of the input of a ReLU; None where there are no rows."""
+    if rows is None:
+        return None
+    constants = scalars(torch.float32 if rows.m.dtype == np.float32 else torch.float64)
 
     def work(first: int, last: int) -> None:
-        for sequence, row in enumerate(x):
-            part = slice(max(first, sequence * step.references), min(last, (sequence + 1) * step.references))
-            if part.start < part.stop and spare:
-                rows_over(row, r[part], m[part], first_number, *constants)
-            elif part.start < part.stop:
-                rows(row, r[part], m[part], first_number, out[part], *constants)
+        for x, pairs in rows.blocks(first, last):
+            relu_rows(x, rows.r[pairs], rows.m[pairs], rows.start, rows.out[pairs], *constants)
 
-    in_threads(work, step.pairs)
-    return result.permute([order.index(axis) for axis in range(references.dim())])
+    in_threads(work, rows.step.pairs)
+    return rows.result
 
 
 def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) -> Tensor | None:

@@ -35,30 +35,6 @@ def _rounded(value: np.float32) -> np.uint16:
     return np.uint16(up >> _SIXTEEN) if value == value else _NOT_A_NUMBER
 
 
-@compiled
-def narrow_relu_rows(
-    x: Halves, r: Halves, m: Floats, start: int, out: Halves, least: Scalar, one: Scalar, zero: Scalar
-) -> None:
-    """Multipliers of the input of a ReLU for pairs of one sequence, as the next convolution takes them."""
-    for pair in range(r.shape[0]):
-        r_row, m_row, out_row = r[pair], m[pair, start : start + x.size], out[pair]
-        for i in range(x.size):
-            slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
-            out_row[i] = _rounded(m_row[i] * slope)
-
-
-@compiled
-def narrow_relu_rows_over(
-    x: Halves, r: Halves, m: Floats, start: int, least: Scalar, one: Scalar, zero: Scalar
-) -> None:
-    """As above, over the values of the references."""
-    for pair in range(r.shape[0]):
-        r_row, m_row = r[pair], m[pair, start : start + x.size]
-        for i in range(x.size):
-            slope = relu_slope(_widened(x[i]), _widened(r_row[i]), least, one, zero)
-            r_row[i] = _rounded(m_row[i] * slope)
-
-
 def wide(number: Any) -> Any:
     """The number itself, or the one whose bits are given; compiled code is made for either."""
     raise NotImplementedError("for compiled code")
@@ -73,6 +49,43 @@ def _compiled_wide(number: Any) -> Any:
         return number
 
     return of_bits if isinstance(number, types.Integer) else itself
+
+
+def stored(number: Any, like: Any) -> Any:
+    """The number itself, or its bits where it is put beside bits; compiled code is made for either."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(stored)
+def _compiled_stored(number: Any, like: Any) -> Any:
+    def as_bits(number: Any, like: Any) -> Any:
+        return _rounded(number)
+
+    def itself(number: Any, like: Any) -> Any:
+        return number
+
+    return as_bits if isinstance(like, types.Integer) else itself
+
+
+@compiled
+def relu_rows(
+    x: Any, r: Any, m: Floats, start: int, out: Any, least: Scalar, one: Scalar, zero: Scalar
+) -> None:
+    """Multipliers of the input of a ReLU for pairs of one sequence, as wide as the values are.
+
+    Rows of multipliers may be longer than those of values, which then begin at ``start`` of them. The result
+    may be written over the values of the references: each stretch of it is set aside first.
+    """
+    aside = np.empty(STRETCH, m.dtype)
+    for pair in range(r.shape[0]):
+        for place in range(0, x.size, STRETCH):
+            values, others = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            given = m[pair, start + place : start + place + values.size]
+            made = out[pair, place : place + STRETCH]
+            for i in range(values.size):
+                aside[i] = given[i] * relu_slope(wide(values[i]), wide(others[i]), least, one, zero)
+            for i in range(values.size):
+                made[i] = stored(aside[i], made[i])
 
 
 @compiled

@@ -18,10 +18,11 @@ from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, aten, refs_in, same_axis
 from dlgenome.attribution.rules.batch_norm import BatchNorm
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution, SamePadding
-from dlgenome.attribution.rules.elementwise import Elementwise, PRelu
+from dlgenome.attribution.rules.elementwise import Elementwise
 from dlgenome.attribution.rules.fused import FusedElementwise
 from dlgenome.attribution.rules.gradient import DeconvNet, Gradient, Held, PassThrough
 from dlgenome.attribution.rules.linear import Identity, Slice
+from dlgenome.attribution.rules.piecewise import PRelu
 from dlgenome.attribution.rules.residual import ResidualRelu
 from dlgenome.attribution.tracking import first_info
 

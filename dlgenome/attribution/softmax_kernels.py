@@ -16,13 +16,10 @@ from torch import Tensor
 
 from dlgenome.attribution.kernels import in_threads, is_worth_it
 from dlgenome.attribution.layout import BatchAxis, StepShape
+from dlgenome.attribution.secant_kernels import log_mean
 from dlgenome.compiled import compiled, compiled_in_any_order
 
 Wide = NDArray[np.float64]
-_CLOSE = 0.5
-"""Below this distance of the logarithms the difference of two numbers has lost a digit."""
-_SERIES = tuple((-1.0) ** power / math.factorial(power + 1) for power in range(15))
-"""Of (1 - e^-d) / d; what is left out is below 1e-16 for d below ``_CLOSE``."""
 
 
 def softmax_multiplier(
@@ -99,24 +96,13 @@ def _means(
     highest = max(largest_x, largest_r)
     scale_x, scale_r = math.exp(largest_x - highest), math.exp(largest_r - highest)
     between = largest_x - largest_r + math.log(sum_x) - math.log(sum_r)
-    whole = 1 / _log_mean(sum_x * scale_x, sum_r * scale_r, between)
+    whole = 1 / log_mean(sum_x * scale_x, sum_r * scale_r, between)
     share_x, share_r = 1 / sum_x, 1 / sum_r
     for i in range(x.size):
         gap, known = x[i] - r[i], x[i] != -np.inf
-        k = _log_mean(powers_x[i] * share_x, powers_r[i] * share_r, gap - between)
-        w = _log_mean(powers_x[i] * scale_x, powers_r[i] * scale_r, gap) * whole
+        k = log_mean(powers_x[i] * share_x, powers_r[i] * share_r, gap - between)
+        w = log_mean(powers_x[i] * scale_x, powers_r[i] * scale_r, gap) * whole
         mean[i], share[i] = k if known else 0.0, w if known else 0.0
-
-
-@compiled
-def _log_mean(a: float, b: float, gap: float) -> float:
-    """The logarithmic mean of two numbers whose logarithms are ``gap`` apart."""
-    distance = abs(gap)
-    ratio = _SERIES[14]
-    for power in range(13, -1, -1):
-        ratio = ratio * distance + _SERIES[power]
-    high = a if a > b else b
-    return high * ratio if distance < _CLOSE else (a - b) / gap
 
 
 @compiled_in_any_order

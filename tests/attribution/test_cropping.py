@@ -19,7 +19,7 @@ from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine, PairMultipliers
 from dlgenome.attribution.integrated import IntegratedGradientsEngine
-from dlgenome.attribution.kernels import add_rounded, cropped_sum, relu_multiplier
+from dlgenome.attribution.kernels import add_rounded, cropped_sum, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
@@ -476,13 +476,13 @@ def test_a_multiplier_with_more_positions_counts_where_the_values_are(kind: torc
     x, r = (lying(torch.randn(n, 48, 187).to(kind)) for n in (STEP.sequences, STEP.pairs))
     multiplier = lying(torch.randn(STEP.pairs, 48, 300).to(wide))
     cut = lying(multiplier[:, :, 90:277])
-    expected = relu_multiplier(x, r.clone(), cut, STEP, BatchAxis())
-    found = relu_multiplier(x, r, multiplier, STEP, BatchAxis(), spare, 90)
+    expected = relu_multiplier(pair_rows(x, r.clone(), cut, STEP, BatchAxis()))
+    found = relu_multiplier(pair_rows(x, r, multiplier, STEP, BatchAxis(), spare, 90))
     assert expected is not None
     assert found is not None
     assert torch.equal(expected, found)
     x, r = x.contiguous(), r.contiguous()
-    assert relu_multiplier(x, r, multiplier, STEP, BatchAxis(), spare, 90) is None
+    assert pair_rows(x, r, multiplier, STEP, BatchAxis(), spare, 90) is None
 
 
 def test_rounded_values_are_added_to_rows_that_lie_apart() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine
-from dlgenome.attribution.kernels import add_relu, add_rounded, relu_multiplier
+from dlgenome.attribution.kernels import add_relu, add_rounded, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
@@ -101,7 +101,7 @@ def test_the_pass_back_through_a_relu_rounds_as_torch_does(spare: bool) -> None:
     slope = (torch.maximum(wide_x, wide_r) / width).clamp(0, 1)
     known = ~slope.isnan() & wide_x.isfinite() & wide_r.isfinite()
     expected = (multiplier * slope).bfloat16()
-    found = relu_multiplier(x, r, multiplier, step, BatchAxis(), spare)
+    found = relu_multiplier(pair_rows(x, r, multiplier, step, BatchAxis(), spare))
     assert found is not None
     assert (found.data_ptr() == r.data_ptr()) == spare
     assert known.float().mean() > 0.9

@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlgenome.attribution.kernels import PairRows
 from dlgenome.attribution.rules.base import Backward, Call, Rule, aten
 from dlgenome.attribution.rules.elementwise import RELU, Elementwise, Exp
+from dlgenome.attribution.secant_kernels import exponential_linear_multiplier
 
 
 class ExponentialLinear(Elementwise):
     """``scale (max(x, 0) + a (e^(c min(x, 0)) - 1))``: ELU, SELU and CELU."""
 
     title = "rescale (closed form)"
+    owns_output = True
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Secant p of ReLU and, for the rest of the way, that of the exponential below zero."""
@@ -29,6 +32,10 @@ class ExponentialLinear(Elementwise):
         above = RELU.secant(call, x, r, saved)
         below = Exp().secant(call, x.clamp_max(0) * steepness, r.clamp_max(0) * steepness, saved)
         return (above + below.mul_(1 - above).mul_(alpha * steepness)).mul_(scale)
+
+    def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
+        """The same, times the multiplier."""
+        return exponential_linear_multiplier(rows, *_exponential_linear(call, saved.args))
 
 
 def _exponential_linear(call: Call, args: tuple[Any, ...]) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from dlgenome.attribution.convolving import Geometry, MapOnto, adjoint_onto
-from dlgenome.attribution.kernels import cropped_sum, relu_multiplier
+from dlgenome.attribution.kernels import cropped_sum, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule
 from dlgenome.attribution.rules.convolution import ConvolutionRule
@@ -88,7 +88,7 @@ class CroppedResidualRelu(ResidualRelu):
         """The multiplier, and the product of what counts of it with the secant."""
         batch, start = call.input_batch(1), self.place.start
         kept = saved.sequences[0], saved.references[0]
-        fused = relu_multiplier(*kept, multiplier, saved.step, batch, saved.spare, start)
+        fused = relu_multiplier(pair_rows(*kept, multiplier, saved.step, batch, saved.spare, start))
         if fused is None:
             secant = RELU.secant(call, saved.sequence(0, batch), saved.reference(0, batch), saved)
             counting = saved.step.pair_part(self.place.cut(multiplier, call.output.dims[-1]), batch)

@@ -14,14 +14,14 @@ No denominator ever has an epsilon added to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.kernels import relu_multiplier
+from dlgenome.attribution.kernels import PairRows, pair_rows, relu_multiplier
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
+from dlgenome.attribution.secant_kernels import power_multiplier, smooth_multiplier
 
 Pair = tuple[Tensor, Tensor]
 
@@ -41,8 +41,14 @@ class Elementwise(Rule):
         return None if call.inputs == (call.args[0],) else "a parameter of it depends on the sequence"
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
-        """Multiplier times the secant between sequence and reference."""
+        """Multiplier times the secant between sequence and reference; in one pass where there is one."""
         batch = call.input_batch(0)
+        if self._has_one_pass():
+            kept = saved.sequences[0], saved.references[0]
+            rows = pair_rows(*kept, multiplier, saved.step, batch, saved.spare)
+            fused = None if rows is None else self.in_one_pass(call, rows, saved)
+            if fused is not None:
+                return [fused]
         x, r = saved.sequence(0, batch), saved.reference(0, batch)
         secant = self.secant(call, x, r, saved)
         product = secant.mul_(saved.step.pair_part(multiplier, batch))
@@ -51,6 +57,18 @@ class Elementwise(Rule):
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Slope of the line through (r, f(r)) and (x, f(x)), as a fresh tensor of the shape of r."""
         raise NotImplementedError
+
+    def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
+        """Multiplier times the secant, written where ``rows`` says; None, and nothing written, if not so."""
+        return None
+
+    @classmethod
+    def _has_one_pass(cls) -> bool:
+        """Whether there is a pass for this secant, and not for the one that a subclass has replaced."""
+        pass_of, secant_of = (
+            next(one for one in cls.__mro__ if name in vars(one)) for name in ("in_one_pass", "secant")
+        )
+        return pass_of is not Elementwise and issubclass(pass_of, secant_of)
 
 
 class Relu(Elementwise):
@@ -64,11 +82,9 @@ class Relu(Elementwise):
         """What is positive; in float32 where a convolution left its values in bfloat16."""
         return as_float32(super().forward(call, args, kwargs))
 
-    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
-        """Multiplier times the secant, in one pass over memory where the values allow it."""
-        kept, batch = (saved.sequences[0], saved.references[0]), call.input_batch(0)
-        fused = relu_multiplier(*kept, multiplier, saved.step, batch, saved.spare)
-        return super().backward(call, multiplier, saved) if fused is None else [fused]
+    def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
+        """Multiplier times the secant; values may be bfloat16 beside float32."""
+        return relu_multiplier(rows)
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """On one piece the quotient leaves [0, 1], or is infinite, and the clamp restores the exact slope."""
@@ -80,29 +96,6 @@ class Relu(Elementwise):
 def as_float32(value: Tensor) -> Tensor:
     """The value, widened where it is in bfloat16."""
     return value.float() if value.dtype is torch.bfloat16 else value
-
-
-Pieces = Callable[[Call, tuple[Any, ...]], tuple[list[float], list[float]]]
-
-
-class PiecewiseLinear(Elementwise):
-    """A function made of straight pieces, given by its breakpoints and slopes (one more than breakpoints)."""
-
-    title = "rescale (piecewise linear)"
-    steady = True
-
-    def __init__(self, pieces: Pieces) -> None:
-        self.pieces = pieces
-
-    def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
-        """Slope of the common piece, or the quotient across a breakpoint."""
-        breakpoints, slopes = self.pieces(call, saved.args)
-        edges = torch.tensor(breakpoints, dtype=r.dtype, device=r.device)
-        piece_x, piece_r = torch.bucketize(x.contiguous(), edges), torch.bucketize(r.contiguous(), edges)
-        local = torch.tensor(slopes, dtype=r.dtype, device=r.device)[piece_r]
-        rise = call.op(x, *saved.args[1:], **saved.kwargs) - call.op(r, *saved.args[1:], **saved.kwargs)
-        same = piece_x == piece_r
-        return torch.where(same, local, rise / (x - r).masked_fill_(same, 1))
 
 
 def near_limit(dtype: torch.dtype) -> float:
@@ -117,6 +110,7 @@ class Smooth(Elementwise):
     """A smooth function whose values change on a scale of about ``scale`` of its input."""
 
     title = "rescale (smooth)"
+    owns_output = True
 
     def __init__(self, scale: float = 1.0, relative: bool = False) -> None:
         self.scale, self.relative = scale, relative
@@ -125,10 +119,32 @@ class Smooth(Elementwise):
         """Quotient, or the derivative at the midpoint where the two are too close for it."""
         difference, middle = x - r, (x + r) / 2
         slope = self._derivative(call, middle, saved)
-        limit = near_limit(r.dtype) * self.scale
+        limit = self._limit(r.dtype, saved)
         near = difference.abs() <= (limit * middle.abs() if self.relative else limit)
-        rise = call.op(x, *saved.args[1:], **saved.kwargs) - call.op(r, *saved.args[1:], **saved.kwargs)
+        rise = self._value(call, x, saved) - self._value(call, r, saved)
         return torch.where(near, slope, rise.div_(difference.masked_fill_(near, 1)))
+
+    def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
+        """The same, with the derivative only where it is needed."""
+        return smooth_multiplier(
+            rows,
+            lambda value: self._value(call, value, saved),
+            lambda value: self._derivative(call, value, saved),
+            self._limit(rows.result.dtype, saved),
+            relative=self.relative,
+        )
+
+    def scale_of(self, saved: Backward) -> float:
+        """The scale of one call."""
+        return self.scale
+
+    def _limit(self, dtype: torch.dtype, saved: Backward) -> float:
+        return near_limit(dtype) * self.scale_of(saved)
+
+    @staticmethod
+    def _value(call: Call, at: Tensor, saved: Backward) -> Tensor:
+        value: Tensor = call.op(at, *saved.args[1:], **saved.kwargs)
+        return value
 
     @staticmethod
     def _derivative(call: Call, at: Tensor, saved: Backward) -> Tensor:
@@ -146,16 +162,17 @@ class ScaledSmooth(Smooth):
         super().__init__()
         self.position, self.default = position, default
 
-    def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
-        """As :class:`Smooth`, with the scale of this call."""
+    def scale_of(self, saved: Backward) -> float:
+        """One over that parameter."""
         sharpness = saved.args[self.position] if len(saved.args) > self.position else self.default
-        return Smooth(1 / abs(float(sharpness))).secant(call, x, r, saved)
+        return 1 / abs(float(sharpness))
 
 
 class Exp(Elementwise):
     """``e^x``: secant ``e^h (1 - e^-d) / d`` with h the larger of both and d = |x - r|."""
 
     title = "rescale (closed form)"
+    owns_output = True
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """Closed form by expm1, accurate at any distance."""
@@ -163,6 +180,10 @@ class Exp(Elementwise):
         equal = gap == 0
         ratio = torch.where(equal, 1.0, torch.expm1(-gap).neg_() / gap.masked_fill(equal, 1))
         return high.exp().mul_(ratio)
+
+    def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
+        """The logarithmic mean of both exponentials, times the multiplier."""
+        return power_multiplier(rows, torch.exp)
 
 
 class Sqrt(Elementwise):
@@ -225,75 +246,11 @@ class Power(Smooth):
         return super().secant(call, x, r, saved) if rule is None else rule.secant(call, x, r, saved)
 
 
-class PRelu(Elementwise):
-    """``max(x, 0) + a min(x, 0)`` with one slope a per channel: ``a + (1 - a)`` times the secant of ReLU."""
-
-    title = "rescale (piecewise linear)"
-
-    def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
-        """Secant of ReLU, stretched to lie between a and 1."""
-        slope = saved.args[1]
-        dims = len(call.output.dims)
-        slope = (
-            slope.view(1, -1, *[1] * (dims - 2))
-            if slope.numel() > 1 and dims > 1
-            else slope.view(*[1] * dims)
-        )
-        axis = call.input_batch(0).axis
-        slope = slope.unflatten(axis, (1, 1, 1, 1)) if slope.shape[axis] == 1 else slope
-        return RELU.secant(call, x, r, saved).mul_(1 - slope).add_(slope)
-
-
-def _value(arguments: tuple[Any, ...], position: int, default: Any) -> Any:
-    given = arguments[position] if len(arguments) > position else default
-    return default if given is None else given
-
-
-def _clamp(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
-    low = _value(args, 1, None) if call.op is not aten.clamp_max.default else None
-    high = args[1] if call.op is aten.clamp_max.default else _value(args, 2, None)
-    low = call.kwargs.get("min", low)
-    high = call.kwargs.get("max", high)
-    breakpoints, slopes = [], [1.0]
-    if low is not None:
-        breakpoints, slopes = [float(low)], [0.0, 1.0]
-    if high is not None:
-        breakpoints, slopes = [*breakpoints, float(high)], [*slopes, 0.0]
-    return breakpoints, slopes
-
-
-def _shrink(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
-    reach = abs(float(_value(args, 1, 0.5)))
-    return [-reach, reach], [1.0, 0.0, 1.0]
-
-
-def _threshold(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
-    return [float(args[1])], [0.0, 1.0]
-
-
-def _leaky(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
-    return [0.0], [float(_value(args, 1, 0.01)), 1.0]
-
-
-def _hardtanh(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
-    return [float(_value(args, 1, -1.0)), float(_value(args, 2, 1.0))], [0.0, 1.0, 0.0]
-
-
 RELU = Relu()
 SMOOTH = Smooth()
 
 RULES: dict[Any, Rule] = {
     aten.relu.default: RELU,
-    aten.relu6.default: PiecewiseLinear(lambda call, args: ([0.0, 6.0], [0.0, 1.0, 0.0])),
-    aten.leaky_relu.default: PiecewiseLinear(_leaky),
-    aten.prelu.default: PRelu(),
-    aten.hardtanh.default: PiecewiseLinear(_hardtanh),
-    aten.clamp.default: PiecewiseLinear(_clamp),
-    aten.clamp_min.default: PiecewiseLinear(_clamp),
-    aten.clamp_max.default: PiecewiseLinear(_clamp),
-    aten.abs.default: PiecewiseLinear(lambda call, args: ([0.0], [-1.0, 1.0])),
-    aten.threshold.default: PiecewiseLinear(_threshold),
-    aten.softshrink.default: PiecewiseLinear(_shrink),
     aten.gelu.default: SMOOTH,
     aten.silu.default: SMOOTH,
     aten.sigmoid.default: SMOOTH,

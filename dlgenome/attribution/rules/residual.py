@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dlgenome.attribution.kernels import add_relu, relu_multiplier
+from dlgenome.attribution.kernels import add_relu, pair_rows, relu_multiplier
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Rule
 from dlgenome.attribution.rules.elementwise import RELU
 
@@ -39,7 +39,7 @@ class ResidualRelu(Rule):
         """The multiplier, and its product with the secant."""
         batch = call.input_batch(1)
         kept = saved.sequences[0], saved.references[0]
-        fused = relu_multiplier(*kept, multiplier, saved.step, batch, saved.spare)
+        fused = relu_multiplier(pair_rows(*kept, multiplier, saved.step, batch, saved.spare))
         if fused is None:
             secant = RELU.secant(call, saved.sequence(0, batch), saved.reference(0, batch), saved)
             fused = saved.step.flat_pairs(secant.mul_(saved.step.pair_part(multiplier, batch)), batch)

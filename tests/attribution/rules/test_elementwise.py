@@ -20,11 +20,17 @@ import torch
 from mpmath import mpf
 
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
-from dlgenome.attribution.rules import composed, elementwise
+from dlgenome.attribution.rules import composed, elementwise, piecewise
 from dlgenome.attribution.rules.base import Call, Ref, Source, aten
 
 Function = Callable[[Any], Any]
-RULES = {**elementwise.RULES, **composed.RULES}
+RULES = {**elementwise.RULES, **piecewise.RULES, **composed.RULES}
+
+
+@pytest.fixture(params=[1, 1 << 40], ids=["compiled", "plain"], autouse=True)
+def fewest_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From how many numbers on the compiled passes are taken: always, or never."""
+    monkeypatch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", request.param)
 
 
 @dataclass(frozen=True)

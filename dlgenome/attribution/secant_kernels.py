@@ -1,0 +1,230 @@
+"""Functions of one value on the way back, on the CPU: the secants of `rules/` in one pass over memory.
+
+torch computes the function itself, a pair at a time, so that what it makes is still in the cache when the
+compiled pass reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlgenome.attribution.kernels import PairRows, in_threads, scalars
+from dlgenome.attribution.narrow_kernels import STRETCH
+from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
+from dlgenome.compiled import compiled
+
+Function = Callable[[Tensor], Tensor]
+CLOSE = 0.5
+"""Below this distance the difference of two exponentials has lost a digit."""
+SERIES = tuple((-1.0) ** power / math.factorial(power + 1) for power in range(15))
+"""Of (1 - e^-d) / d; what is left out is below 1e-16 for d below ``CLOSE``."""
+
+
+def bent_multiplier(rows: PairRows, kinks: list[float], slopes: list[float]) -> Tensor:
+    """Of a continuous function of at most three straight pieces: one slope more than kinks."""
+    wide = rows.m.dtype.type
+    low, high = (kinks or [0.0])[0], (kinks or [0.0])[-1]
+    numbers = [wide(number) for number in (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])]
+
+    def work(first: int, last: int) -> None:
+        for x, pairs in rows.blocks(first, last):
+            _bent_rows(x, rows.r[pairs], rows.m[pairs], rows.out[pairs], *numbers)
+
+    in_threads(work, rows.step.pairs)
+    return rows.result
+
+
+def smooth_multiplier(
+    rows: PairRows, function: Function, derivative: Function, limit: float, *, relative: bool
+) -> Tensor:
+    """Quotients, and the derivative at the midpoint where x and r are closer than the limit.
+
+    The limit is ``relative`` to the midpoint, or absolute.
+    """
+    wide = rows.m.dtype.type
+    bounds = (wide(limit), wide(0)) if relative else (wide(0), wide(limit))
+    size = rows.x.shape[1]
+    places, middles = np.empty(size + 1, np.int32), np.empty(size + 1, rows.m.dtype)
+    near = []
+    for x, pairs in rows.blocks(0, rows.step.pairs):
+        f_x = _of(function, x)
+        for pair in range(pairs.start, pairs.stop):
+            r, m, out = rows.r[pair], rows.m[pair], rows.out[pair]
+            count = _quotients(x, r, f_x, _of(function, r), m, out, *bounds, places, middles)
+            near.append((pair, places[:count].copy(), middles[:count].copy()))
+    slopes = _of(derivative, np.concatenate([at for _, _, at in near]))
+    first = 0
+    for pair, where, _ in near:
+        _put(rows.out[pair], rows.m[pair], where, slopes[first : first + where.size])
+        first += where.size
+    return rows.result
+
+
+def power_multiplier(rows: PairRows, powers: Function) -> Tensor:
+    """Of e^x and its like: ``powers`` makes the exponentials, whose secant is their logarithmic mean."""
+    for x, pairs in rows.blocks(0, rows.step.pairs):
+        of_x = _of(powers, x)
+        for pair in range(pairs.start, pairs.stop):
+            r = rows.r[pair]
+            _power_row(x, r, of_x, _of(powers, r), rows.m[pair], rows.out[pair])
+    return rows.result
+
+
+def exponential_linear_multiplier(rows: PairRows, alpha: float, scale: float, steepness: float) -> Tensor:
+    """Of ``scale (max(x, 0) + alpha (e^(steepness min(x, 0)) - 1))``."""
+    wide = rows.m.dtype.type
+    numbers = (wide(alpha * steepness), wide(scale), wide(steepness), *_constants(rows))
+
+    def below(value: Tensor) -> Tensor:
+        return value.clamp_max(0).mul_(steepness).exp_()
+
+    for x, pairs in rows.blocks(0, rows.step.pairs):
+        of_x = _of(below, x)
+        for pair in range(pairs.start, pairs.stop):
+            r = rows.r[pair]
+            _exponential_linear_row(x, r, of_x, _of(below, r), rows.m[pair], rows.out[pair], *numbers)
+    return rows.result
+
+
+def _of(function: Function, row: Any) -> Any:
+    return function(torch.from_numpy(row)).numpy()
+
+
+def _constants(rows: PairRows) -> tuple[Scalar, Scalar, Scalar]:
+    return scalars(torch.float32 if rows.m.dtype == np.float32 else torch.float64)
+
+
+@compiled
+def _bent_rows(
+    x: Floats,
+    r: Floats,
+    m: Floats,
+    out: Floats,
+    low: Scalar,
+    high: Scalar,
+    below: Scalar,
+    between: Scalar,
+    above: Scalar,
+) -> None:
+    """The slope of a piece that both are on, else the quotient: differences of held values do not round."""
+    aside = np.empty(STRETCH, m.dtype)
+    for pair in range(r.shape[0]):
+        for place in range(0, x.size, STRETCH):
+            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
+            for i in range(xs.size):
+                a, b = xs[i], rs[i]
+                under_a, under_b = (a if a < low else low), (b if b < low else low)
+                over_a, over_b = (a if a > high else high), (b if b > high else high)
+                in_a, in_b = (a if a > low else low), (b if b > low else low)
+                in_a, in_b = (in_a if in_a < high else high), (in_b if in_b < high else high)
+                rise = below * (under_a - under_b) + above * (over_a - over_b)
+                slope = (rise + between * (in_a - in_b)) / (a - b)
+                slope = below if a <= low and b <= low else slope
+                slope = between if low < a <= high and low < b <= high else slope
+                aside[i] = given[i] * (above if a > high and b > high else slope)
+            for i in range(xs.size):
+                made[i] = aside[i]
+
+
+@compiled
+def _quotients(
+    x: Floats,
+    r: Floats,
+    f_x: Floats,
+    f_r: Floats,
+    m: Floats,
+    out: Floats,
+    relative: Scalar,
+    absolute: Scalar,
+    places: Any,
+    middles: Floats,
+) -> int:
+    """Multipliers of one pair; how many numbers are too close for that, their places and midpoints noted.
+
+    Every number is noted, and the next one over it where it is not close: faster than a branch.
+    """
+    half, one, count = m.dtype.type(0.5), m.dtype.type(1), 0
+    aside = np.empty(STRETCH, m.dtype)
+    for place in range(0, x.size, STRETCH):
+        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
+        rise_x, rise_r, made = f_x[place:], f_r[place:], out[place:]
+        close = 0
+        for i in range(xs.size):
+            gap = xs[i] - rs[i]
+            near = abs(gap) <= absolute + relative * abs((xs[i] + rs[i]) * half)
+            close += near
+            aside[i] = given[i] * ((rise_x[i] - rise_r[i]) / (one if near else gap))
+        if close:
+            for i in range(xs.size):
+                middle = (xs[i] + rs[i]) * half
+                places[count], middles[count] = place + i, middle
+                count += abs(xs[i] - rs[i]) <= absolute + relative * abs(middle)
+        for i in range(xs.size):
+            made[i] = aside[i]
+    return count
+
+
+@compiled
+def _put(out: Floats, m: Floats, places: Any, slopes: Floats) -> None:
+    for i in range(places.size):
+        out[places[i]] = m[places[i]] * slopes[i]
+
+
+@compiled
+def log_mean(a: Scalar, b: Scalar, gap: Scalar) -> Scalar:
+    """The logarithmic mean of two numbers whose logarithms are ``gap`` apart."""
+    distance = abs(gap)
+    ratio = type(gap)(SERIES[14])
+    for power in range(13, -1, -1):
+        ratio = ratio * distance + type(gap)(SERIES[power])
+    high = a if a > b else b
+    return high * ratio if distance < type(gap)(CLOSE) else (a - b) / gap
+
+
+@compiled
+def _power_row(x: Floats, r: Floats, of_x: Floats, of_r: Floats, m: Floats, out: Floats) -> None:
+    aside = np.empty(STRETCH, m.dtype)
+    for place in range(0, x.size, STRETCH):
+        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
+        powers_x, powers_r, made = of_x[place:], of_r[place:], out[place:]
+        for i in range(xs.size):
+            aside[i] = given[i] * log_mean(powers_x[i], powers_r[i], xs[i] - rs[i])
+        for i in range(xs.size):
+            made[i] = aside[i]
+
+
+@compiled
+def _exponential_linear_row(
+    x: Floats,
+    r: Floats,
+    of_x: Floats,
+    of_r: Floats,
+    m: Floats,
+    out: Floats,
+    weight: Scalar,
+    scale: Scalar,
+    steepness: Scalar,
+    least: Scalar,
+    one: Scalar,
+    zero: Scalar,
+) -> None:
+    """The secant p of ReLU and, for the rest of the way, that of the exponential below zero."""
+    aside = np.empty(STRETCH, m.dtype)
+    for place in range(0, x.size, STRETCH):
+        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
+        powers_x, powers_r, made = of_x[place:], of_r[place:], out[place:]
+        for i in range(xs.size):
+            a, b = xs[i], rs[i]
+            above = relu_slope(a, b, least, one, zero)
+            gap = ((a if a < zero else zero) - (b if b < zero else zero)) * steepness
+            below = log_mean(powers_x[i], powers_r[i], gap)
+            aside[i] = given[i] * scale * (above + weight * below * (one - above))
+        for i in range(xs.size):
+            made[i] = aside[i]
