@@ -68,12 +68,25 @@ class DeepLift:
         ``codes`` is (sequences, length) base codes; ``references`` base codes (sequences, references, length)
         or numbers (sequences, references, bases, length).
         """
-        taken = self.sequences_at_once
-        pieces = [slice(first, first + taken) for first in range(0, len(codes), taken)]
-        found = [self._explain_at_once(codes[piece], references[piece]) for piece in pieces]
+        if self.n_references <= self.step.references:
+            size = self.step.sequences
+            groups = [slice(first, first + size) for first in range(0, len(codes), size)]
+            found = self._lanes.map(
+                lambda group: self._explain_group(codes[group], references[group]), groups
+            )
+        else:
+            taken = self.sequences_at_once
+            pieces = [slice(first, first + taken) for first in range(0, len(codes), taken)]
+            found = [self._explain_in_steps(codes[piece], references[piece]) for piece in pieces]
         return [joined_sequences(parts) for parts in zip(*found, strict=True)]
 
-    def _explain_at_once(self, codes: NDArray[np.uint8], references: Array) -> list[Contributions]:
+    def _explain_group(self, codes: NDArray[np.uint8], references: Array) -> list[Contributions]:
+        """Sequences that one step explains whole, from the first to the last of it in one lane."""
+        own = self._forward(codes)
+        return self._averages(own, len(codes), [self._sums(own, references)])
+
+    def _explain_in_steps(self, codes: NDArray[np.uint8], references: Array) -> list[Contributions]:
+        """Sequences that take several steps each, all of which the lanes share."""
         size = self.step.sequences
         groups = [slice(first, first + size) for first in range(0, len(codes), size)]
         forwarded = self._lanes.map(lambda group: self._forward(codes[group]), groups)
