@@ -17,7 +17,16 @@ from benchmarks.runs_command import end_to_end, memory
 from dlgenome.config import default_threads
 
 CASE_NAMES = (
-    *("bpnet-64", "bpnet-ctcf", "chrombpnet-512", "chrombpnet-512-both", "basset", "deepsea", "attention"),
+    *(
+        "bpnet-64",
+        "bpnet-ctcf",
+        "bpnet-gelu",
+        "chrombpnet-512",
+        "chrombpnet-512-both",
+        "basset",
+        "deepsea",
+        "attention",
+    ),
     *("tiny", "tiny-both"),
 )
 BatchSize = int | Literal["best"] | None

@@ -19,16 +19,18 @@ class BPNetCounts(nn.Module):
     the same is spared that here.
     """
 
-    def __init__(self, n_filters: int, n_layers: int, margin: int) -> None:
+    def __init__(
+        self, n_filters: int, n_layers: int, margin: int, activation: Callable[[], nn.Module] = nn.ReLU
+    ) -> None:
         super().__init__()
         self.margin = margin
         self.first = nn.Conv1d(4, n_filters, 21, padding=10)
-        self.first_relu = nn.ReLU()
+        self.first_relu = activation()
         dilations = [2**layer for layer in range(1, n_layers + 1)]
         self.convolutions = nn.ModuleList(
             nn.Conv1d(n_filters, n_filters, 3, padding=dilation, dilation=dilation) for dilation in dilations
         )
-        self.relus = nn.ModuleList(nn.ReLU() for _ in dilations)
+        self.relus = nn.ModuleList(activation() for _ in dilations)
         self.linear = nn.Linear(n_filters, 1)
 
     def forward(self, sequences: Tensor) -> Tensor:
@@ -213,6 +215,11 @@ def named(name: str) -> Case:
 CASES = {
     "bpnet-64": Case(
         "BPNet, 64 filters, 8 dilated layers, 2114 bp, counts", lambda: BPNetCounts(64, 8, 520), 2114
+    ),
+    "bpnet-gelu": Case(
+        "BPNet with GELU, 64 filters, 8 dilated layers, 2114 bp, counts",
+        lambda: BPNetCounts(64, 8, 520, nn.GELU),
+        2114,
     ),
     "chrombpnet-512": Case(
         "ChromBPNet, 512 filters, 8 dilated layers, 2114 bp, counts",

@@ -52,10 +52,14 @@ class GuardedExplainer:
                 first += len(piece.windows)
         return found
 
+    def attempt(self, batch: Batch) -> list[Found | str]:
+        """The same in one go, and nothing done about what fails: whatever the model raises comes through."""
+        return [_checked(scores) for scores in self.explainer.explain(batch)]
+
     def _explain_piece(self, piece: Batch) -> list[Found | str] | None:
         """None where the step was made smaller instead."""
         try:
-            return [_checked(scores) for scores in self.explainer.explain(piece)]
+            return self.attempt(piece)
         except UnsupportedModelError as problem:
             return self._one_by_one(piece, " ".join(str(problem).split()))
         except (MemoryError, RuntimeError) as problem:

@@ -18,6 +18,7 @@ from dlgenome.pipeline.faults import GuardedExplainer
 from dlgenome.pipeline.finishing import RunSummary, already_finished, dry_run, finish
 from dlgenome.pipeline.job import Job, piped_sha256, prepare
 from dlgenome.pipeline.outputs import every_paths
+from dlgenome.pipeline.overlapping import OverlappingExplainer
 from dlgenome.pipeline.request import (
     Request,
     differences,
@@ -162,10 +163,15 @@ def _score(
 @contextmanager
 def _explaining(
     job: Job, threads: int, on_smaller: Callable[[int], None]
-) -> Iterator[GuardedExplainer | WorkerPool]:
+) -> Iterator[GuardedExplainer | OverlappingExplainer | WorkerPool]:
     """What explains: this process on its one device, or a process for each device."""
     if len(job.devices) == 1:
-        yield GuardedExplainer(job.explainer, job.batch_size, on_smaller)
+        guarded = GuardedExplainer(job.explainer, job.batch_size, on_smaller)
+        if job.devices[0].type != "cpu" or threads == 1:
+            yield guarded
+            return
+        with closing(OverlappingExplainer(guarded)) as overlapping:
+            yield overlapping
         return
     order = WorkOrder(
         job.config, job.plan.length, len(job.table), job.batch_size, max(1, threads // len(job.devices))
