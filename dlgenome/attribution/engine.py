@@ -24,7 +24,7 @@ from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.memory import plan_memory
 from dlgenome.attribution.precise import precise_steps, widened
 from dlgenome.attribution.readout import Readout, numbers
-from dlgenome.attribution.rules.base import Call, Kept, fill
+from dlgenome.attribution.rules.base import Call, Kept, Rule, fill
 from dlgenome.attribution.steady import steady_bits
 from dlgenome.attribution.waiting import Waiting
 
@@ -81,7 +81,6 @@ class Engine:
             s.call.name: s.rule.bound(s.call, self._pair_arguments[s.call.name][0]) for s in program.steps
         }
         self._heads = heads(program)
-        self._is_steady = all(rule.steady for rule in self._rules.values())
 
     def run(self, rows: Tensor, targets: int | Sequence[Readout]) -> PairMultipliers:
         """Multipliers of every target for ``rows`` = sequences, then references, (rows, bases, length).
@@ -113,12 +112,13 @@ class Engine:
         seeds = [self._seeds(*pair, references.output) for pair in zip(readouts, weights, strict=True)]
         # Points that are their own references are read as both.
         last = None if sequences is references else seeds[-1]
-        with self._steadily(references.rows):
-            multipliers = [self._backward(seed, kept, references.rows, spare=seed is last) for seed in seeds]
+        multipliers = [self._backward(seed, kept, references.rows, spare=seed is last) for seed in seeds]
         return self._result(multipliers, outputs, readouts, weights)
 
-    def _steadily(self, like: Tensor) -> AbstractContextManager[object]:
-        return nullcontext() if self._is_steady else steady_bits(like.device)
+    @staticmethod
+    def _steadily(rule: Rule, like: Tensor) -> AbstractContextManager[object]:
+        """For single operations: every one inside pays for being looked at."""
+        return nullcontext() if rule.steady else steady_bits(like.device)
 
     def _result(
         self,
@@ -154,15 +154,15 @@ class Engine:
         plan = self._memory
         values: dict[str, Any] = {**constants, self.program.sequences: rows}
         kept = {self.program.sequences: rows} if self.program.sequences in plan.kept else {}
-        with self._steadily(rows):
-            for index, step in enumerate(self.program.steps):
-                call, rule = step.call, self._rules[step.call.name]
-                run = rule.forward_over if call.name in plan.over else rule.forward
+        for index, step in enumerate(self.program.steps):
+            call, rule = step.call, self._rules[step.call.name]
+            run = rule.forward_over if call.name in plan.over else rule.forward
+            with self._steadily(rule, rows):
                 values[call.name] = run(call, *self._arguments(call, values))
-                if call.name in plan.kept:
-                    kept[call.name] = values[call.name]
-                for name in plan.done.get(index, ()):
-                    del values[name]
+            if call.name in plan.kept:
+                kept[call.name] = values[call.name]
+            for name in plan.done.get(index, ()):
+                del values[name]
         return Forwarded(rows, values[self.program.output], kept)
 
     def _backward(self, seeds: dict[str, Tensor], kept: Kept, rows: Tensor, *, spare: bool) -> Tensor:
@@ -174,7 +174,8 @@ class Engine:
                 narrow = multiplier
                 if step.call.name not in self._precise:
                     narrow = _narrowed(multiplier, rows.dtype)
-                self._send_back(step, narrow, own and narrow is multiplier, kept, waiting, spare)
+                with self._steadily(self._rules[step.call.name], rows):
+                    self._send_back(step, narrow, own and narrow is multiplier, kept, waiting, spare)
         result, _ = waiting.take(self.program.sequences)
         if result is None:
             return rows.new_zeros(self.step.pairs, *rows.shape[1:])

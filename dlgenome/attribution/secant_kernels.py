@@ -1,13 +1,12 @@
 """Functions of one value on the way back, on the CPU: the secants of `rules/` in one pass over memory.
 
-torch computes the function itself, a pair at a time, so that what it makes is still in the cache when the
-compiled pass reads it.
+torch computes the function itself, whose values the compiled pass then reads beside its inputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,11 @@ from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
 from dlgenome.compiled import compiled
 
 Function = Callable[[Tensor], Tensor]
+_AT_ONCE = 1 << 22
+"""Numbers of references that torch makes a function of at once, which bounds the memory for them.
+
+Smaller pieces would stay in the cache, but calls hold up the other lanes for longer than that saves.
+"""
 CLOSE = 0.5
 """Below this distance the difference of two exponentials has lost a digit."""
 SERIES = tuple((-1.0) ** power / math.factorial(power + 1) for power in range(15))
@@ -49,30 +53,23 @@ def smooth_multiplier(
     """
     wide = rows.m.dtype.type
     bounds = (wide(limit), wide(0)) if relative else (wide(0), wide(limit))
-    size = rows.x.shape[1]
-    places, middles = np.empty(size + 1, np.int32), np.empty(size + 1, rows.m.dtype)
-    near = []
-    for x, pairs in rows.blocks(0, rows.step.pairs):
-        f_x = _of(function, x)
-        for pair in range(pairs.start, pairs.stop):
-            r, m, out = rows.r[pair], rows.m[pair], rows.out[pair]
-            count = _quotients(x, r, f_x, _of(function, r), m, out, *bounds, places, middles)
-            near.append((pair, places[:count].copy(), middles[:count].copy()))
-    slopes = _of(derivative, np.concatenate([at for _, _, at in near]))
+    near = [
+        (pairs, *_quotients(x, rows.r[pairs], f_x, f_r, rows.m[pairs], rows.out[pairs], *bounds))
+        for x, f_x, pairs, f_r in _applied(rows, function)
+    ]
+    slopes = _of(derivative, np.concatenate([middles for _, _, middles in near]))
     first = 0
-    for pair, where, _ in near:
-        _put(rows.out[pair], rows.m[pair], where, slopes[first : first + where.size])
-        first += where.size
+    for pairs, places, _ in near:
+        last = first + places.size
+        _put(rows.out[pairs].reshape(-1), rows.m[pairs].reshape(-1), places, slopes[first:last])
+        first = last
     return rows.result
 
 
 def power_multiplier(rows: PairRows, powers: Function) -> Tensor:
     """Of e^x and its like: ``powers`` makes the exponentials, whose secant is their logarithmic mean."""
-    for x, pairs in rows.blocks(0, rows.step.pairs):
-        of_x = _of(powers, x)
-        for pair in range(pairs.start, pairs.stop):
-            r = rows.r[pair]
-            _power_row(x, r, of_x, _of(powers, r), rows.m[pair], rows.out[pair])
+    for x, of_x, pairs, of_r in _applied(rows, powers):
+        _power_rows(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs])
     return rows.result
 
 
@@ -84,12 +81,19 @@ def exponential_linear_multiplier(rows: PairRows, alpha: float, scale: float, st
     def below(value: Tensor) -> Tensor:
         return value.clamp_max(0).mul_(steepness).exp_()
 
-    for x, pairs in rows.blocks(0, rows.step.pairs):
-        of_x = _of(below, x)
-        for pair in range(pairs.start, pairs.stop):
-            r = rows.r[pair]
-            _exponential_linear_row(x, r, of_x, _of(below, r), rows.m[pair], rows.out[pair], *numbers)
+    for x, of_x, pairs, of_r in _applied(rows, below):
+        _exponential_linear_rows(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs], *numbers)
     return rows.result
+
+
+def _applied(rows: PairRows, function: Function) -> Iterator[tuple[Any, Any, slice, Any]]:
+    """Each sequence and the function of it, some of its pairs, and the function of their references."""
+    at_once = max(1, _AT_ONCE // rows.x.shape[1])
+    for x, pairs in rows.blocks(0, rows.step.pairs):
+        f_x = _of(function, x)
+        for first in range(pairs.start, pairs.stop, at_once):
+            some = slice(first, min(first + at_once, pairs.stop))
+            yield x, f_x, some, _of(function, rows.r[some])
 
 
 def _of(function: Function, row: Any) -> Any:
@@ -143,32 +147,33 @@ def _quotients(
     out: Floats,
     relative: Scalar,
     absolute: Scalar,
-    places: Any,
-    middles: Floats,
-) -> int:
-    """Multipliers of one pair; how many numbers are too close for that, their places and midpoints noted.
+) -> Any:
+    """Multipliers of pairs of one sequence; the places and midpoints of numbers too close for a quotient.
 
     Every number is noted, and the next one over it where it is not close: faster than a branch.
     """
     half, one, count = m.dtype.type(0.5), m.dtype.type(1), 0
     aside = np.empty(STRETCH, m.dtype)
-    for place in range(0, x.size, STRETCH):
-        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
-        rise_x, rise_r, made = f_x[place:], f_r[place:], out[place:]
-        close = 0
-        for i in range(xs.size):
-            gap = xs[i] - rs[i]
-            near = abs(gap) <= absolute + relative * abs((xs[i] + rs[i]) * half)
-            close += near
-            aside[i] = given[i] * ((rise_x[i] - rise_r[i]) / (one if near else gap))
-        if close:
+    places, middles = np.empty(r.size + 1, np.int32), np.empty(r.size + 1, m.dtype)
+    for pair in range(r.shape[0]):
+        for place in range(0, x.size, STRETCH):
+            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            rise_x, rise_r = f_x[place : place + STRETCH], f_r[pair, place : place + STRETCH]
+            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
+            close = 0
             for i in range(xs.size):
+                gap = xs[i] - rs[i]
+                near = abs(gap) <= absolute + relative * abs((xs[i] + rs[i]) * half)
+                close += near
+                aside[i] = given[i] * ((rise_x[i] - rise_r[i]) / (one if near else gap))
+            first = pair * x.size + place
+            for i in range(xs.size if close else 0):
                 middle = (xs[i] + rs[i]) * half
-                places[count], middles[count] = place + i, middle
+                places[count], middles[count] = first + i, middle
                 count += abs(xs[i] - rs[i]) <= absolute + relative * abs(middle)
-        for i in range(xs.size):
-            made[i] = aside[i]
-    return count
+            for i in range(xs.size):
+                made[i] = aside[i]
+    return places[:count].copy(), middles[:count].copy()
 
 
 @compiled
@@ -189,19 +194,21 @@ def log_mean(a: Scalar, b: Scalar, gap: Scalar) -> Scalar:
 
 
 @compiled
-def _power_row(x: Floats, r: Floats, of_x: Floats, of_r: Floats, m: Floats, out: Floats) -> None:
+def _power_rows(x: Floats, r: Floats, of_x: Floats, of_r: Floats, m: Floats, out: Floats) -> None:
     aside = np.empty(STRETCH, m.dtype)
-    for place in range(0, x.size, STRETCH):
-        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
-        powers_x, powers_r, made = of_x[place:], of_r[place:], out[place:]
-        for i in range(xs.size):
-            aside[i] = given[i] * log_mean(powers_x[i], powers_r[i], xs[i] - rs[i])
-        for i in range(xs.size):
-            made[i] = aside[i]
+    for pair in range(r.shape[0]):
+        for place in range(0, x.size, STRETCH):
+            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            powers_x, powers_r = of_x[place : place + STRETCH], of_r[pair, place : place + STRETCH]
+            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
+            for i in range(xs.size):
+                aside[i] = given[i] * log_mean(powers_x[i], powers_r[i], xs[i] - rs[i])
+            for i in range(xs.size):
+                made[i] = aside[i]
 
 
 @compiled
-def _exponential_linear_row(
+def _exponential_linear_rows(
     x: Floats,
     r: Floats,
     of_x: Floats,
@@ -217,14 +224,16 @@ def _exponential_linear_row(
 ) -> None:
     """The secant p of ReLU and, for the rest of the way, that of the exponential below zero."""
     aside = np.empty(STRETCH, m.dtype)
-    for place in range(0, x.size, STRETCH):
-        xs, rs, given = x[place : place + STRETCH], r[place : place + STRETCH], m[place : place + STRETCH]
-        powers_x, powers_r, made = of_x[place:], of_r[place:], out[place:]
-        for i in range(xs.size):
-            a, b = xs[i], rs[i]
-            above = relu_slope(a, b, least, one, zero)
-            gap = ((a if a < zero else zero) - (b if b < zero else zero)) * steepness
-            below = log_mean(powers_x[i], powers_r[i], gap)
-            aside[i] = given[i] * scale * (above + weight * below * (one - above))
-        for i in range(xs.size):
-            made[i] = aside[i]
+    for pair in range(r.shape[0]):
+        for place in range(0, x.size, STRETCH):
+            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            powers_x, powers_r = of_x[place : place + STRETCH], of_r[pair, place : place + STRETCH]
+            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
+            for i in range(xs.size):
+                a, b = xs[i], rs[i]
+                above = relu_slope(a, b, least, one, zero)
+                gap = ((a if a < zero else zero) - (b if b < zero else zero)) * steepness
+                below = log_mean(powers_x[i], powers_r[i], gap)
+                aside[i] = given[i] * scale * (above + weight * below * (one - above))
+            for i in range(xs.size):
+                made[i] = aside[i]
