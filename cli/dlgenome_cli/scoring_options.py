@@ -216,8 +216,9 @@ computing_options = together(
         "--compile/--no-compile",
         default=False,
         show_default=True,
-        help="Record the steps of a CUDA device once and replay them: the same scores, and small networks "
-        "no longer wait for the processor. Other devices run as without.",
+        help="Fuse and record the steps of a CUDA device once and replay them: the same scores but for "
+        "rounding, and small networks no longer wait for the processor. Compiling takes up to a minute. "
+        "Other devices run as without.",
     ),
 )
 """With which random numbers, in which steps, where and how exactly the scores are computed."""

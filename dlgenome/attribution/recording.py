@@ -25,8 +25,13 @@ _WARM_UPS = 2
 class Recorder(Protocol):
     """Whatever can record work that reads and writes tensors where they lie."""
 
-    def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-        """What ``work`` returns, and a replay: the work done once more, its result put in that place."""
+    def record(
+        self, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> tuple[Result, Callable[[], None]]:
+        """What the function makes of the inputs, and a replay.
+
+        That runs it once more on what lies where the inputs are, and puts the result in the same place.
+        """
 
 
 class CudaRecorder:
@@ -35,18 +40,20 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-        """The same of the kernels of ``work``; RuntimeError where it does what cannot be recorded."""
+    def record(
+        self, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> tuple[Result, Callable[[], None]]:
+        """The same of the kernels of a function; RuntimeError where it does what cannot be recorded."""
         with torch.cuda.device(self._device):
             aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UPS):
-                    work()
+                    function(*inputs)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                result = work()
+                result = function(*inputs)
         return result, graph.replay
 
 
@@ -84,7 +91,7 @@ class Recorded(Generic[Result]):
         self._inputs = tuple(given.clone() for given in inputs)
         begun = time.monotonic()
         try:
-            self._recording = self._recorder.record(lambda: self._function(*self._inputs))
+            self._recording = self._recorder.record(self._function, self._inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as problem:

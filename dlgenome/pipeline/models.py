@@ -10,6 +10,7 @@ import torch
 
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import PRECISIONS, allow_tf32
+from dlgenome.attribution.fusing import FusingRecorder
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
 from dlgenome.attribution.narrow import with_narrow_convolutions
@@ -102,6 +103,7 @@ def make_explainer(
     if device.type == "cuda":
         allow_tf32(config.precision == "tf32")
     narrow = with_narrow_convolutions if config.precision == "bfloat16" else (lambda program: program)
+    compiled = config.compile and device.type == "cuda"
     engines = [
         DeepLift(
             narrow(fold.program),
@@ -112,7 +114,7 @@ def make_explainer(
             dtype=PRECISIONS[config.precision],
             method=Method(rules=config.rule, max_pool=config.max_pool),
             keep_pairs=config.reference_se,
-            recorder=CudaRecorder(device) if config.compile and device.type == "cuda" else None,
+            recorder=FusingRecorder(CudaRecorder(device)) if compiled else None,
         )
         for fold in folds
     ]

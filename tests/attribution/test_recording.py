@@ -43,13 +43,15 @@ class StandIn:
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
 
-    def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+    def record(
+        self, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> tuple[Result, Callable[[], None]]:
         self.recorded += 1
-        result = work()
+        result = function(*inputs)
 
         def replay() -> None:
             self.replayed += 1
-            for own, made in zip(tensors(result), tensors(work()), strict=True):
+            for own, made in zip(tensors(result), tensors(function(*inputs)), strict=True):
                 own.copy_(made)
 
         return result, replay
@@ -61,11 +63,13 @@ class Refusing:
     def __init__(self, only: int | None = None) -> None:
         self._only, self._asked, self._inside = only, 0, StandIn()
 
-    def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+    def record(
+        self, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> tuple[Result, Callable[[], None]]:
         self._asked += 1
         if self._only is None or self._asked == self._only:
             raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
-        return self._inside.record(work)
+        return self._inside.record(function, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,9 @@ def test_what_cannot_be_recorded_runs_as_it_is(
 
 def test_memory_that_runs_out_is_no_refusal() -> None:
     class Full:
-        def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        def record(
+            self, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+        ) -> tuple[Result, Callable[[], None]]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
