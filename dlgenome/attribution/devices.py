@@ -110,8 +110,16 @@ def automatic_batch_size(
         pairs = max(_CPU_VALUE_BYTES // largest, min(for_weights // largest, _PAIRS_FOR_WEIGHTS))
     if pairs >= n_references:
         return min(pairs, 4096) // n_references * n_references
-    steps = -(-n_references // max(pairs, 1))
-    return -(-n_references // steps)
+    return _references_at_once(max(pairs, 1), n_references)
+
+
+def _references_at_once(about: int, n_references: int) -> int:
+    """References a step, near so many: as few as can be are computed beyond those that there are.
+
+    Every step has the same shape, so what the last of them lacks is filled up and computed for nothing.
+    """
+    near = range((about * 3 + 3) // 4, min(-(-about * 4 // 3), n_references) + 1)
+    return min(near, key=lambda size: (-n_references % size, abs(size - about)))
 
 
 def _largest_weight(program: Program) -> int:
