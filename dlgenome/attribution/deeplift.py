@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.parallel import Lanes
 from dlgenome.attribution.readout import Readout, numbers
 from dlgenome.attribution.recording import Recorded, Recorder
+from dlgenome.errors import Interrupted
 
 Array = NDArray[np.generic]
 
@@ -50,6 +52,7 @@ class DeepLift:
         self.engine = method.engine(program, self.step)
         self.device, self.dtype = torch.device(device), dtype
         self._lanes = Lanes(self.device)
+        self._abandoned = threading.Event()
         self._bases = torch.eye(5, 4, device=self.device, dtype=dtype)
         self._forward_rows: Callable[[Tensor], Forwarded] = self._forwarded
         self._run_step: Callable[[Forwarded, Tensor, int], list[StepSums]] = self._step
@@ -79,6 +82,10 @@ class DeepLift:
             pieces = [slice(first, first + taken) for first in range(0, len(codes), taken)]
             found = [self._explain_in_steps(codes[piece], references[piece]) for piece in pieces]
         return [joined_sequences(parts) for parts in zip(*found, strict=True)]
+
+    def abandon(self) -> None:
+        """Let :meth:`explain`, in whatever threads it runs, raise Interrupted before the next step."""
+        self._abandoned.set()
 
     def _explain_group(self, codes: NDArray[np.uint8], references: Array) -> list[Contributions]:
         """Sequences that one step explains whole, from the first to the last of it in one lane."""
@@ -127,6 +134,8 @@ class DeepLift:
 
     def _sums(self, sequences: Forwarded, references: Array) -> list[StepSums]:
         """What one step adds to the scores of its sequences, for every target."""
+        if self._abandoned.is_set():
+            raise Interrupted("Nobody waits for these scores any more")
         full = _pad(references, self.step.sequences).swapaxes(0, 1)
         full = _pad(full, self.step.references).swapaxes(0, 1)
         rows = self._on_device(full.reshape(self.step.pairs, *full.shape[2:]))

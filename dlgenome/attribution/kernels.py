@@ -71,7 +71,8 @@ def pair_rows(
     multiplier may have more positions than these, which then begin at ``start`` of it. None where the values
     do not suit; the caller then takes the plain path.
     """
-    if batch != BatchAxis() or not is_worth_it(multiplier) or not _suits(references, multiplier):
+    known = batch == BatchAxis() and references.dim() > 1 and _suits(references, multiplier)
+    if not known or not is_worth_it(multiplier):
         return None
     order = _memory_order(references)
     aligned = multiplier.shape == references.shape or _has_positions_outermost(order)

@@ -1,4 +1,4 @@
-"""Passes over values that a convolution left in bfloat16, for `kernels.py`.
+"""Passes over values, those among them that a convolution left in bfloat16, for `kernels.py`.
 
 numba has no bfloat16: its bits are the upper half of those of a float32, and so they are handled.
 """

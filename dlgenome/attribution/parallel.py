@@ -16,6 +16,7 @@ import torch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+_making = threading.Lock()
 
 
 class Lanes:
@@ -32,7 +33,9 @@ class Lanes:
         """
         if self.count == 1:
             return [work(task) for task in tasks]
-        futures = [_pool(self.count).submit(work, task) for task in tasks]
+        with _making:
+            pool = _pool(self.count)
+        futures = [pool.submit(work, task) for task in tasks]
         try:
             return [future.result() for future in futures]
         finally:

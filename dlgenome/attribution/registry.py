@@ -8,6 +8,7 @@ from dlgenome.attribution.rules import (
     batch_norm,
     composed,
     convolution,
+    dense,
     elementwise,
     linear,
     piecewise,
@@ -20,6 +21,7 @@ from dlgenome.attribution.rules.base import Rule
 
 RULES: dict[Any, Rule] = {
     **linear.RULES,
+    **dense.RULES,
     **convolution.RULES,
     **batch_norm.RULES,
     **elementwise.RULES,

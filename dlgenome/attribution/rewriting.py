@@ -16,8 +16,9 @@ from dlgenome.attribution.precise import precise_steps
 from dlgenome.attribution.rules.base import Ref, Rule, aten
 from dlgenome.attribution.rules.batch_norm import BatchNorm, batch_norm_factor
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution, SamePadding
+from dlgenome.attribution.rules.dense import Dense
 from dlgenome.attribution.rules.elementwise import Relu
-from dlgenome.attribution.rules.linear import Add, Dense
+from dlgenome.attribution.rules.linear import Add
 from dlgenome.attribution.rules.pooling import POOL, PooledRelu
 from dlgenome.attribution.rules.residual import RESIDUAL_RELU
 

@@ -31,7 +31,7 @@ SERIES = tuple((-1.0) ** power / math.factorial(power + 1) for power in range(15
 
 
 def bent_multiplier(rows: PairRows, kinks: list[float], slopes: list[float]) -> Tensor:
-    """Of a continuous function of at most three straight pieces: one slope more than kinks."""
+    """Of a continuous function of up to three straight pieces: one slope more than (finite) kinks."""
     wide = rows.m.dtype.type
     low, high = (kinks or [0.0])[0], (kinks or [0.0])[-1]
     numbers = [wide(number) for number in (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])]
@@ -79,7 +79,7 @@ def exponential_linear_multiplier(rows: PairRows, alpha: float, scale: float, st
     numbers = (wide(alpha * steepness), wide(scale), wide(steepness), *_constants(rows))
 
     def below(value: Tensor) -> Tensor:
-        return value.clamp_max(0).mul_(steepness).exp_()
+        return value.clamp_max(0).mul_(steepness).exp()
 
     for x, of_x, pairs, of_r in _applied(rows, below):
         _exponential_linear_rows(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs], *numbers)

@@ -10,8 +10,8 @@ from dlgenome.attribution.lowering import GetItem, Program, Step
 from dlgenome.attribution.parts import Parts, Plan
 from dlgenome.attribution.rules.base import Kept
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
+from dlgenome.attribution.rules.dense import Dense
 from dlgenome.attribution.rules.gradient import Held
-from dlgenome.attribution.rules.linear import Dense
 from dlgenome.attribution.rules.products import MatrixProduct
 from dlgenome.attribution.signs import Signed
 from dlgenome.attribution.terms import scales

@@ -11,7 +11,8 @@ from dlgenome.attribution.lowering import Step
 from dlgenome.attribution.rules.base import aten
 from dlgenome.attribution.rules.batch_norm import BatchNorm
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
-from dlgenome.attribution.rules.linear import Add, Dense, Negate
+from dlgenome.attribution.rules.dense import Dense
+from dlgenome.attribution.rules.linear import Add, Negate
 from dlgenome.attribution.rules.products import MatrixProduct, Product, Quotient
 
 _FILLERS = {aten.constant_pad_nd.default: 2, aten.pad.default: 3, aten.masked_fill.Scalar: 2}

@@ -99,6 +99,11 @@ class Explainer:
         """Sequences that a batch may hold."""
         return self.engines[0].sequences_at_once
 
+    def abandon(self) -> None:
+        """Let :meth:`explain`, in whatever threads it runs, raise Interrupted before its next step."""
+        for engine in self.engines:
+            engine.abandon()
+
     def explain(self, batch: Batch) -> list[list[dict[str, RegionScores]]]:
         """For every window the scores of each fold by target name, in genome orientation."""
         found = self._all_rounds(batch)

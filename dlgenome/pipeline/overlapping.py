@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from enum import Enum
 
 from dlgenome.errors import UnsupportedModelError
 from dlgenome.pipeline.explain import Batch
 from dlgenome.pipeline.faults import Found, GuardedExplainer, is_out_of_memory
 
 _IN_HAND = 2
+
+
+class _Failure(Enum):
+    """Why a batch has to be tried again. The error itself would hold the memory of the step that failed."""
+
+    MEMORY = "memory ran out"
+    OTHER = "anything else"
+
+
+_Outcome = list[Found | str] | _Failure
 
 
 class OverlappingExplainer:
@@ -32,26 +43,31 @@ class OverlappingExplainer:
 
     def explain_all(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Found | str]]]:
         """Every batch with the scores of its windows, or why they have none, in the order given."""
-        begun: deque[tuple[Batch, Future[list[Found | str]]]] = deque()
+        begun: deque[tuple[Batch, Future[_Outcome]]] = deque()
         for batch in batches:
-            begun.append((batch, self._pool.submit(self._guarded.attempt, batch)))
+            begun.append((batch, self._pool.submit(self._attempt, batch)))
             while len(begun) >= self._in_hand:
                 yield self._first_of(begun)
         while begun:
             yield self._first_of(begun)
 
     def close(self) -> None:
-        """Wait for what has begun, and begin nothing more."""
+        """Begin nothing more, and wait for the steps that have begun; nobody gets what comes of them."""
+        self._guarded.explainer.abandon()
         self._pool.shutdown(cancel_futures=True)
 
-    def _first_of(
-        self, begun: deque[tuple[Batch, Future[list[Found | str]]]]
-    ) -> tuple[Batch, list[Found | str]]:
-        batch, future = begun.popleft()
+    def _attempt(self, batch: Batch) -> _Outcome:
         try:
-            return batch, future.result()
+            return self._guarded.attempt(batch)
         except (UnsupportedModelError, MemoryError, RuntimeError) as problem:
-            if is_out_of_memory(problem):
-                self._in_hand = 1
-        wait([future for _, future in begun])
+            return _Failure.MEMORY if is_out_of_memory(problem) else _Failure.OTHER
+
+    def _first_of(self, begun: deque[tuple[Batch, Future[_Outcome]]]) -> tuple[Batch, list[Found | str]]:
+        batch, future = begun.popleft()
+        outcome = future.result()
+        if not isinstance(outcome, _Failure):
+            return batch, outcome
+        if outcome is _Failure.MEMORY:
+            self._in_hand = 1
+        wait([other for _, other in begun])
         return batch, self._guarded.explain(batch)

@@ -153,8 +153,8 @@ def _score(
     if spools[0].next_row == len(job.plan):
         return job, {}
     with (
-        _explaining(job, threads, smaller) as explaining,
         stop.between_steps(*(lock.release for lock in locks)),
+        _explaining(job, threads, smaller) as explaining,
     ):
         parts = score(job, explaining, spools, locks, progress=progress, stop=stop)
     return replace(job, batch_size=explaining.batch_size), parts

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import Program, lower
+from dlgenome.errors import Interrupted
 
 LENGTH, REFERENCES = 60, 20
 
@@ -145,6 +146,15 @@ def test_order_place_in_the_batch_and_a_second_run_change_no_bit(name: str, rand
     check_order_and_second_run(name, 64, random_codes)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_the_same_holds_of_passes_for_large_values(
+    name: str, batch_size: int, random_codes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", 1)
+    check_order_and_second_run(name, batch_size, random_codes)
+
+
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_same_holds_with_fewer_pairs_a_step_than_references(name: str, random_codes: Any) -> None:
@@ -243,6 +253,13 @@ def test_hypothetical_contribution_is_that_of_the_base_that_might_have_been(
         there = expected if codes[row, position] == base else 0.0
         assert abs(got.projected[row, base, position] - there) < 1e-12
     assert (got.projected[0, :, 5] == 0).all()
+
+
+def test_steps_that_nobody_waits_for_are_not_begun(random_codes: Any) -> None:
+    deeplift = make(next(iter(NETWORKS)))
+    deeplift.abandon()
+    with pytest.raises(Interrupted):
+        deeplift.explain(random_codes(1, 3, LENGTH), random_codes(2, 3, REFERENCES, LENGTH))
 
 
 def test_memory_of_a_step_does_not_grow(random_codes: Any) -> None:

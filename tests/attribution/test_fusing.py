@@ -107,12 +107,14 @@ def test_fused_steps_give_the_same_scores(
     codes, references = random_codes(1, 5, LENGTH), random_codes(2, 5, 6, LENGTH)
     options = OPTIONS | {"batch_size": batch_size}
     expected = DeepLift(program, **options).explain(codes, references)
-    explaining = DeepLift(program, **options, recorder=FusingRecorder(StandIn()))
+    inside = StandIn()
+    explaining = DeepLift(program, **options, recorder=FusingRecorder(inside))
     for _ in range(2):
         assert_close(explaining.explain(codes, references), expected, 1e-5)
     other = explaining.explain(codes[::-1].copy(), references[::-1].copy())
     np.testing.assert_allclose(other[0].hypothetical[::-1], expected[0].hypothetical, rtol=0, atol=1e-6)
     assert len(uncompiled) >= 2
+    assert {function.__name__ for function in inside.functions} == {"found"}, "none of them fell back"
 
 
 @pytest.mark.slow
@@ -127,6 +129,18 @@ def test_compiled_steps_give_the_same_scores(program: Program, random_codes: Any
     for _ in range(2):
         assert_close(explaining.explain(codes, references), expected, 1e-12)
     assert {function.__name__ for function in inside.functions} == {"found"}
+
+
+def test_rounding_is_that_of_the_lowest_precision_of_a_step() -> None:
+    def function(value: Tensor) -> list[Tensor]:
+        return [value * 3, value.double().sum(1)]
+
+    def rounded(off: float) -> Callable[[torch.fx.GraphModule], Callable[..., Any]]:
+        return lambda graph: lambda *given: [made * (1 + off) for made in graph(*given)]
+
+    inputs = (torch.arange(12.0).view(3, 4),)
+    assert fused(function, inputs, rounded(1e-6)) is not function
+    assert fused(function, inputs, rounded(1e-2)) is function
 
 
 def test_what_looks_at_numbers_on_its_way_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +180,9 @@ def test_memory_that_runs_out_is_no_failure_of_the_compiler() -> None:
 
 
 @pytest.mark.gpu
-def test_fused_cuda_graphs_give_nearly_the_scores_of_the_device(program: Program, random_codes: Any) -> None:
+def test_fused_cuda_graphs_give_nearly_the_scores_of_the_device(
+    program: Program, random_codes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     device = torch.device("cuda", 0)
@@ -176,5 +192,7 @@ def test_fused_cuda_graphs_give_nearly_the_scores_of_the_device(program: Program
     expected = DeepLift(moved, **OPTIONS, device=device).explain(codes, references)
     recorder = FusingRecorder(CudaRecorder(device))
     explaining = DeepLift(moved, **OPTIONS, device=device, recorder=recorder)
-    for _ in range(3):
-        assert_close(explaining.explain(codes, references), expected, 1e-5)
+    with caplog.at_level("WARNING"):
+        for _ in range(3):
+            assert_close(explaining.explain(codes, references), expected, 1e-5)
+    assert not caplog.messages, "both halves are fused and recorded"

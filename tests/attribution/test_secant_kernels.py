@@ -13,6 +13,7 @@ from dlgenome.attribution.layout import BatchAxis, StepShape, ValueInfo
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Backward, Call, Ref, Source, aten
 from dlgenome.attribution.rules.elementwise import Elementwise, Smooth
+from dlgenome.attribution.rules.piecewise import PiecewiseLinear
 
 STEP = StepShape(2, 3)
 CHANNELS, POSITIONS = 16, 1001
@@ -22,6 +23,9 @@ FUNCTIONS: list[tuple[Any, tuple[Any, ...]]] = [
     (aten.relu6.default, ()),
     (aten.clamp.default, (-0.3, 0.4)),
     (aten.clamp_max.default, (0.5,)),
+    (aten.clamp.default, (0.0, float("inf"))),
+    (aten.clamp.default, (float("-inf"), 0.1)),
+    (aten.hardtanh.default, (-0.2, 0.6)),
     (aten.abs.default, ()),
     (aten.softshrink.default, (0.4,)),
     (aten.gelu.default, ()),
@@ -32,6 +36,11 @@ FUNCTIONS: list[tuple[Any, tuple[Any, ...]]] = [
     (aten.exp.default, ()),
     (aten.elu.default, (0.7,)),
     (aten.selu.default, ()),
+    (aten.celu.default, (0.5,)),
+    (aten.mish.default, ()),
+    (aten.log_sigmoid.default, ()),
+    (aten.sin.default, ()),
+    (aten.erf.default, ()),
 ]
 
 
@@ -89,6 +98,26 @@ def test_a_pass_gives_what_the_plain_path_gives(
     difference = x.repeat_interleave(STEP.references, 0) - made_up(dtype)[1]
     off, whole = (found - expected) * difference, expected * difference
     assert off.abs().max() <= 4 * eps * whole.abs().max()
+
+
+def test_functions_that_jump_or_have_more_pieces_take_the_plain_path() -> None:
+    def four_pieces(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
+        return [-1.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0]
+
+    x, r, m = made_up(torch.float64)
+    rows = pair_rows(x, r, m, STEP, BatchAxis())
+    assert rows is not None
+    call = call_of(aten.threshold.default, (0.1, -20.0))
+    saved = Backward(STEP, (x,), (r,), call.args, {})
+    for rule in (RULES[aten.threshold.default], PiecewiseLinear(four_pieces, continuous=True)):
+        assert isinstance(rule, PiecewiseLinear)
+        assert rule.in_one_pass(call, rows, saved) is None
+    assert not PiecewiseLinear(four_pieces).continuous, "who does not say so is not taken to be"
+
+
+def test_a_long_line_of_numbers_has_no_channels() -> None:
+    x, r, m = (torch.randn(rows * 40_000) for rows in (STEP.sequences, STEP.pairs, STEP.pairs))
+    assert pair_rows(x, r, m, STEP, BatchAxis()) is None
 
 
 @pytest.mark.parametrize(("operation", "rest"), FUNCTIONS[:3], ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -41,6 +42,11 @@ class Fake:
     def __init__(self, pairs: int, before: Callable[[int, list[int]], None]) -> None:
         self.pairs, self.before = pairs, before
         self.sequences_at_once = max(1, pairs // 2)
+        self.abandoned = False
+
+    def abandon(self) -> None:
+        """Nothing more is asked for."""
+        self.abandoned = True
 
     def explain(self, batch: Batch) -> list[list[dict[str, RegionScores]]]:
         """One fold, one target."""
@@ -117,6 +123,26 @@ def test_memory_that_runs_out_leaves_one_batch_in_hand_and_a_smaller_step() -> N
     assert most == [2, 1]
 
 
+def test_what_failed_holds_no_memory_when_it_is_tried_again() -> None:
+    class Activations:
+        """What a step has in memory."""
+
+    begun: list[weakref.ref[Activations]] = []
+    alive: list[int] = []
+
+    def before(pairs: int, rows: Sequence[int]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            alive.append(sum(one() is not None for one in begun))
+        held = Activations()
+        begun.append(weakref.ref(held))
+        if pairs > 2:
+            raise MemoryError("no more")
+
+    assert explained(overlapping(before), 6) == list(range(6))
+    assert alive
+    assert not alive[0], "of the attempts of other threads"
+
+
 def test_other_errors_end_the_run_once_nothing_runs_any_more() -> None:
     ended: list[int] = []
 
@@ -142,6 +168,7 @@ def test_who_leaves_waits_for_what_has_begun() -> None:
     with closing(explaining):
         next(explaining.explain_all(batches_of(12)))
     assert ended == [0, 2]
+    assert explaining._guarded.explainer.abandoned  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ well conditioned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ class PiecewiseLinear(Elementwise):
     owns_output = True
     steady = True
 
-    def __init__(self, pieces: Pieces, *, continuous: bool = True) -> None:
+    def __init__(self, pieces: Pieces, *, continuous: bool = False) -> None:
         self.pieces, self.continuous = pieces, continuous
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
@@ -41,9 +42,11 @@ class PiecewiseLinear(Elementwise):
         return torch.where(same, local, rise / (x - r).masked_fill_(same, 1))
 
     def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
-        """The first slope, and for every bend that much of the secant of a ReLU that begins there."""
+        """The slope of the common piece or the quotient, times the multiplier, for up to three pieces."""
         kinks, slopes = self.pieces(call, saved.args)
-        return bent_multiplier(rows, kinks, slopes) if self.continuous else None
+        if not self.continuous or len(kinks) > 2:
+            return None
+        return bent_multiplier(rows, kinks, slopes)
 
 
 class PRelu(Elementwise):
@@ -100,15 +103,27 @@ def _hardtanh(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[floa
     return [float(_value(args, 1, -1.0)), float(_value(args, 2, 1.0))], [0.0, 1.0, 0.0]
 
 
+def _bent(pieces: Pieces) -> PiecewiseLinear:
+    """The rule of a continuous function; breakpoints at infinity are none, and nothing lies beyond them."""
+
+    def finite(call: Call, args: tuple[Any, ...]) -> tuple[list[float], list[float]]:
+        breakpoints, slopes = pieces(call, args)
+        first = breakpoints.count(-math.inf)
+        last = len(breakpoints) - breakpoints.count(math.inf)
+        return breakpoints[first:last], slopes[first : last + 1]
+
+    return PiecewiseLinear(finite, continuous=True)
+
+
 RULES: dict[Any, Rule] = {
-    aten.relu6.default: PiecewiseLinear(lambda call, args: ([0.0, 6.0], [0.0, 1.0, 0.0])),
-    aten.leaky_relu.default: PiecewiseLinear(_leaky),
+    aten.relu6.default: _bent(lambda call, args: ([0.0, 6.0], [0.0, 1.0, 0.0])),
+    aten.leaky_relu.default: _bent(_leaky),
     aten.prelu.default: PRelu(),
-    aten.hardtanh.default: PiecewiseLinear(_hardtanh),
-    aten.clamp.default: PiecewiseLinear(_clamp),
-    aten.clamp_min.default: PiecewiseLinear(_clamp),
-    aten.clamp_max.default: PiecewiseLinear(_clamp),
-    aten.abs.default: PiecewiseLinear(lambda call, args: ([0.0], [-1.0, 1.0])),
-    aten.threshold.default: PiecewiseLinear(_threshold, continuous=False),
-    aten.softshrink.default: PiecewiseLinear(_shrink),
+    aten.hardtanh.default: _bent(_hardtanh),
+    aten.clamp.default: _bent(_clamp),
+    aten.clamp_min.default: _bent(_clamp),
+    aten.clamp_max.default: _bent(_clamp),
+    aten.abs.default: _bent(lambda call, args: ([0.0], [-1.0, 1.0])),
+    aten.threshold.default: PiecewiseLinear(_threshold),
+    aten.softshrink.default: _bent(_shrink),
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
-from dlgenome.attribution.rules import linear
+from dlgenome.attribution.rules import dense, linear
 from dlgenome.attribution.rules.base import Call, Ref, Source, aten
 
 FIRST = BatchAxis()
@@ -216,7 +216,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", list(linear.RULES), ids=str)
+@pytest.mark.parametrize("operation", [*linear.RULES, *dense.RULES], ids=str)
 def test_every_linear_operation_has_a_case(operation: Any) -> None:
     assert operation in {case.op for case in CASES}
 
@@ -268,15 +268,15 @@ def test_weights_that_depend_on_the_sequence_are_refused() -> None:
     call = Call(
         "y", aten.linear.default, (value, weight), {}, (value, weight), infos, infos[0], Source("", "")
     )
-    assert linear.RULES[aten.linear.default].refusal(call) == "its weights depend on the sequence"
+    assert dense.RULES[aten.linear.default].refusal(call) == "its weights depend on the sequence"
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 16, 50])
 def test_a_dense_layer_of_known_weights_is_that_layer(outputs: int) -> None:
     weight, bias, value = torch.randn(outputs, 70), torch.randn(outputs), torch.randn(9, 70)
     call = cast(Call, None)  # asked for nothing
-    bound = linear.RULES[aten.linear.default].bound(call, (Ref("x"), weight, bias))
-    assert type(bound) is linear.BoundDense
+    bound = dense.RULES[aten.linear.default].bound(call, (Ref("x"), weight, bias))
+    assert type(bound) is dense.BoundDense
     for more in ((bias,), (None,), ()):
         made = bound.forward(call, (value, weight, *more), {})
         torch.testing.assert_close(made, torch.nn.functional.linear(value, weight, *more))
@@ -285,5 +285,5 @@ def test_a_dense_layer_of_known_weights_is_that_layer(outputs: int) -> None:
 
 
 def test_a_dense_layer_of_one_row_of_weights_stays_as_it_is() -> None:
-    dense = linear.RULES[aten.linear.default]
-    assert dense.bound(cast(Call, None), (Ref("x"), torch.randn(70))) is dense
+    rule = dense.RULES[aten.linear.default]
+    assert rule.bound(cast(Call, None), (Ref("x"), torch.randn(70))) is rule

@@ -12,7 +12,7 @@ import pytest
 from dlgenome.attribution import rules
 from dlgenome.attribution.registry import RULES
 
-SHARED = {"composed": "elementwise", "batch_norm": "linear", "piecewise": "elementwise"}
+SHARED = {"composed": "elementwise", "batch_norm": "linear", "piecewise": "elementwise", "dense": "linear"}
 """Families tried in the file of another."""
 FAMILIES = {
     module.name: importlib.import_module(f"{rules.__name__}.{module.name}")
