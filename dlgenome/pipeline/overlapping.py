@@ -42,14 +42,26 @@ class OverlappingExplainer:
         return self._guarded.batch_size
 
     def explain_all(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Found | str]]]:
-        """Every batch with the scores of its windows, or why they have none, in the order given."""
+        """Every batch with the scores of its windows, or why they have none, in the order given.
+
+        Raises what the batches raise, once those before are given back.
+        """
         begun: deque[tuple[Batch, Future[_Outcome]]] = deque()
-        for batch in batches:
+        unread: Exception | None = None
+        while True:
+            try:
+                batch = next(batches, None)
+            except Exception as problem:  # of the reader: what is in hand is good, and comes first
+                unread, batch = problem, None
+            if batch is None:
+                break
             begun.append((batch, self._pool.submit(self._attempt, batch)))
             while len(begun) >= self._in_hand:
                 yield self._first_of(begun)
         while begun:
             yield self._first_of(begun)
+        if unread is not None:
+            raise unread
 
     def close(self) -> None:
         """Begin nothing more, and wait for the steps that have begun; nobody gets what comes of them."""

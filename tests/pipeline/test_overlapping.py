@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dlgenome.config import RunConfig
-from dlgenome.errors import Interrupted, UnsupportedModelError
+from dlgenome.errors import InputError, Interrupted, UnsupportedModelError
 from dlgenome.pipeline import attribute
 from dlgenome.pipeline.explain import Batch
 from dlgenome.pipeline.faults import GuardedExplainer
@@ -155,6 +155,19 @@ def test_other_errors_end_the_run_once_nothing_runs_any_more() -> None:
     with pytest.raises(Interrupted, match="The device failed"):
         explained(overlapping(before), 12)
     assert set(ended) == {0, 4}
+
+
+def test_what_is_in_hand_comes_before_an_error_of_the_reader() -> None:
+    def cut_off() -> Iterator[Batch]:
+        yield from batches_of(6)
+        raise InputError("genome.fa ends in the middle of a line")
+
+    with closing(overlapping(lambda pairs, rows: None)) as explaining:
+        given_back = explaining.explain_all(cut_off())
+        first = [next(given_back)[0].windows[0].region.input_row for _ in range(3)]
+        assert first == [0, 2, 4]
+        with pytest.raises(InputError):
+            next(given_back)
 
 
 def test_who_leaves_waits_for_what_has_begun() -> None:
