@@ -119,7 +119,9 @@ def test_fused_steps_give_the_same_scores(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch's compiler needs a C++ compiler")
-def test_compiled_steps_give_the_same_scores(program: Program, random_codes: Any) -> None:
+def test_compiled_steps_give_the_same_scores(random_codes: Any) -> None:
+    network = nn.Sequential(nn.Conv1d(4, 8, 5), nn.Softplus(), nn.Flatten(), nn.Linear(8 * (LENGTH - 4), 2))
+    program = lower(capture(network.eval(), (4, LENGTH)))
     codes, references = random_codes(1, 4, LENGTH), random_codes(2, 4, 6, LENGTH)
     options: dict[str, Any] = OPTIONS | {"dtype": torch.float64}
     wide = replace(program, parameters={name: p.double() for name, p in program.parameters.items()})
