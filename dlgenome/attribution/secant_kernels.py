@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba.extending import overload
 from torch import Tensor
 
 from dlgenome.attribution.kernels import PairRows, in_threads, scalars
@@ -34,11 +35,12 @@ def bent_multiplier(rows: PairRows, kinks: list[float], slopes: list[float]) -> 
     """Of a continuous function of up to three straight pieces: one slope more than (finite) kinks."""
     wide = rows.m.dtype.type
     low, high = (kinks or [0.0])[0], (kinks or [0.0])[-1]
-    numbers = [wide(number) for number in (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])]
+    bent = _Bent(*map(wide, (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])))
 
     def work(first: int, last: int) -> None:
         for x, pairs in rows.blocks(first, last):
-            _bent_rows(x, rows.r[pairs], rows.m[pairs], rows.out[pairs], *numbers)
+            r = rows.r[pairs]
+            _times_secants(x, r, x, r, rows.m[pairs], rows.out[pairs], bent)
 
     in_threads(work, rows.step.pairs)
     return rows.result
@@ -69,20 +71,21 @@ def smooth_multiplier(
 def power_multiplier(rows: PairRows, powers: Function) -> Tensor:
     """Of e^x and its like: ``powers`` makes the exponentials, whose secant is their logarithmic mean."""
     for x, of_x, pairs, of_r in _applied(rows, powers):
-        _power_rows(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs])
+        _times_secants(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs], _Power())
     return rows.result
 
 
 def exponential_linear_multiplier(rows: PairRows, alpha: float, scale: float, steepness: float) -> Tensor:
     """Of ``scale (max(x, 0) + alpha (e^(steepness min(x, 0)) - 1))``."""
     wide = rows.m.dtype.type
-    numbers = (wide(alpha * steepness), wide(scale), wide(steepness), *_constants(rows))
+    constants = scalars(torch.float32 if wide is np.float32 else torch.float64)
+    linear = _ExponentialLinear(wide(alpha * steepness), wide(scale), wide(steepness), *constants)
 
     def below(value: Tensor) -> Tensor:
         return value.clamp_max(0).mul_(steepness).exp()
 
     for x, of_x, pairs, of_r in _applied(rows, below):
-        _exponential_linear_rows(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs], *numbers)
+        _times_secants(x, rows.r[pairs], of_x, of_r, rows.m[pairs], rows.out[pairs], linear)
     return rows.result
 
 
@@ -100,39 +103,101 @@ def _of(function: Function, row: Any) -> Any:
     return function(torch.from_numpy(row)).numpy()
 
 
-def _constants(rows: PairRows) -> tuple[Scalar, Scalar, Scalar]:
-    return scalars(torch.float32 if rows.m.dtype == np.float32 else torch.float64)
+class _Bent(NamedTuple):
+    """Where a function bends, and its slopes."""
+
+    low: Scalar
+    high: Scalar
+    below: Scalar
+    between: Scalar
+    above: Scalar
+
+
+class _Power(NamedTuple):
+    """An exponential."""
+
+
+class _ExponentialLinear(NamedTuple):
+    """The weight of the exponential below zero, the scale of both, how steep; and constants."""
+
+    weight: Scalar
+    scale: Scalar
+    steepness: Scalar
+    least: Scalar
+    one: Scalar
+    zero: Scalar
 
 
 @compiled
-def _bent_rows(
-    x: Floats,
-    r: Floats,
-    m: Floats,
-    out: Floats,
-    low: Scalar,
-    high: Scalar,
-    below: Scalar,
-    between: Scalar,
-    above: Scalar,
-) -> None:
+def _bent(a: Scalar, b: Scalar, of_a: Scalar, of_b: Scalar, kind: Any) -> Any:
     """The slope of a piece that both are on, else the quotient: differences of held values do not round."""
+    under_a, under_b = (a if a < kind.low else kind.low), (b if b < kind.low else kind.low)
+    over_a, over_b = (a if a > kind.high else kind.high), (b if b > kind.high else kind.high)
+    in_a, in_b = (a if a > kind.low else kind.low), (b if b > kind.low else kind.low)
+    in_a, in_b = (in_a if in_a < kind.high else kind.high), (in_b if in_b < kind.high else kind.high)
+    rise = kind.below * (under_a - under_b) + kind.above * (over_a - over_b)
+    slope = (rise + kind.between * (in_a - in_b)) / (a - b)
+    slope = kind.below if a <= kind.low and b <= kind.low else slope
+    slope = kind.between if kind.low < a <= kind.high and kind.low < b <= kind.high else slope
+    return kind.above if a > kind.high and b > kind.high else slope
+
+
+@compiled
+def log_mean(a: Scalar, b: Scalar, gap: Scalar) -> Scalar:
+    """The logarithmic mean of two numbers whose logarithms are ``gap`` apart."""
+    distance = abs(gap)
+    ratio = type(gap)(SERIES[14])
+    for power in range(13, -1, -1):
+        ratio = ratio * distance + type(gap)(SERIES[power])
+    high = a if a > b else b
+    return high * ratio if distance < type(gap)(CLOSE) else (a - b) / gap
+
+
+@compiled
+def _power(a: Scalar, b: Scalar, of_a: Scalar, of_b: Scalar, kind: Any) -> Any:
+    return log_mean(of_a, of_b, a - b)
+
+
+@compiled
+def _exponential_linear(a: Scalar, b: Scalar, of_a: Scalar, of_b: Scalar, kind: Any) -> Any:
+    """The secant p of ReLU and, for the rest of the way, that of the exponential below zero."""
+    above = relu_slope(a, b, kind.least, kind.one, kind.zero)
+    below_a, below_b = (a if a < kind.zero else kind.zero), (b if b < kind.zero else kind.zero)
+    below = log_mean(of_a, of_b, (below_a - below_b) * kind.steepness)
+    return kind.scale * (above + kind.weight * below * (kind.one - above))
+
+
+_SECANTS = {_Bent: _bent, _Power: _power, _ExponentialLinear: _exponential_linear}
+
+
+def _secant(a: Any, b: Any, of_a: Any, of_b: Any, kind: Any) -> Any:
+    """The secant between a and b of a function of that kind; compiled code is made for each kind."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(_secant)
+def _compiled_secant(a: Any, b: Any, of_a: Any, of_b: Any, kind: Any) -> Any:
+    secant = _SECANTS[kind.instance_class]
+
+    def of_kind(a: Any, b: Any, of_a: Any, of_b: Any, kind: Any) -> Any:
+        return secant(a, b, of_a, of_b, kind)
+
+    return of_kind
+
+
+@compiled
+def _times_secants(
+    x: Floats, r: Floats, of_x: Floats, of_r: Floats, m: Floats, out: Floats, kind: Any
+) -> None:
+    """Multipliers of pairs of one sequence, perhaps written over the values of the references."""
     aside = np.empty(STRETCH, m.dtype)
     for pair in range(r.shape[0]):
         for place in range(0, x.size, STRETCH):
             xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
+            of_xs, of_rs = of_x[place : place + STRETCH], of_r[pair, place : place + STRETCH]
             given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
             for i in range(xs.size):
-                a, b = xs[i], rs[i]
-                under_a, under_b = (a if a < low else low), (b if b < low else low)
-                over_a, over_b = (a if a > high else high), (b if b > high else high)
-                in_a, in_b = (a if a > low else low), (b if b > low else low)
-                in_a, in_b = (in_a if in_a < high else high), (in_b if in_b < high else high)
-                rise = below * (under_a - under_b) + above * (over_a - over_b)
-                slope = (rise + between * (in_a - in_b)) / (a - b)
-                slope = below if a <= low and b <= low else slope
-                slope = between if low < a <= high and low < b <= high else slope
-                aside[i] = given[i] * (above if a > high and b > high else slope)
+                aside[i] = given[i] * _secant(xs[i], rs[i], of_xs[i], of_rs[i], kind)
             for i in range(xs.size):
                 made[i] = aside[i]
 
@@ -180,60 +245,3 @@ def _quotients(
 def _put(out: Floats, m: Floats, places: Any, slopes: Floats) -> None:
     for i in range(places.size):
         out[places[i]] = m[places[i]] * slopes[i]
-
-
-@compiled
-def log_mean(a: Scalar, b: Scalar, gap: Scalar) -> Scalar:
-    """The logarithmic mean of two numbers whose logarithms are ``gap`` apart."""
-    distance = abs(gap)
-    ratio = type(gap)(SERIES[14])
-    for power in range(13, -1, -1):
-        ratio = ratio * distance + type(gap)(SERIES[power])
-    high = a if a > b else b
-    return high * ratio if distance < type(gap)(CLOSE) else (a - b) / gap
-
-
-@compiled
-def _power_rows(x: Floats, r: Floats, of_x: Floats, of_r: Floats, m: Floats, out: Floats) -> None:
-    aside = np.empty(STRETCH, m.dtype)
-    for pair in range(r.shape[0]):
-        for place in range(0, x.size, STRETCH):
-            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
-            powers_x, powers_r = of_x[place : place + STRETCH], of_r[pair, place : place + STRETCH]
-            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
-            for i in range(xs.size):
-                aside[i] = given[i] * log_mean(powers_x[i], powers_r[i], xs[i] - rs[i])
-            for i in range(xs.size):
-                made[i] = aside[i]
-
-
-@compiled
-def _exponential_linear_rows(
-    x: Floats,
-    r: Floats,
-    of_x: Floats,
-    of_r: Floats,
-    m: Floats,
-    out: Floats,
-    weight: Scalar,
-    scale: Scalar,
-    steepness: Scalar,
-    least: Scalar,
-    one: Scalar,
-    zero: Scalar,
-) -> None:
-    """The secant p of ReLU and, for the rest of the way, that of the exponential below zero."""
-    aside = np.empty(STRETCH, m.dtype)
-    for pair in range(r.shape[0]):
-        for place in range(0, x.size, STRETCH):
-            xs, rs = x[place : place + STRETCH], r[pair, place : place + STRETCH]
-            powers_x, powers_r = of_x[place : place + STRETCH], of_r[pair, place : place + STRETCH]
-            given, made = m[pair, place : place + STRETCH], out[pair, place : place + STRETCH]
-            for i in range(xs.size):
-                a, b = xs[i], rs[i]
-                above = relu_slope(a, b, least, one, zero)
-                gap = ((a if a < zero else zero) - (b if b < zero else zero)) * steepness
-                below = log_mean(powers_x[i], powers_r[i], gap)
-                aside[i] = given[i] * scale * (above + weight * below * (one - above))
-            for i in range(xs.size):
-                made[i] = aside[i]
