@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,6 +217,15 @@ class Bench:
 
 def _several(value: Any) -> list[Floats]:
     return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Many steps of a few rows gain nothing from threads, and wait long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -106,15 +106,6 @@ def program_of(name: str) -> Program:
 def make(name: str, batch_size: int = 64) -> DeepLift:
     program = program_of(name)
     return DeepLift(program, targets=2, n_references=REFERENCES, batch_size=batch_size, keep_pairs=True)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Many steps of a few rows gain nothing from threads, and wait long for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

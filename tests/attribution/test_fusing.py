@@ -6,7 +6,7 @@ The compiler is mostly left out, for it takes seconds: a traced step runs as the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from dlgenome.attribution.fusing import FusingRecorder, fused
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.recording import CudaRecorder
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # one lane, which alone records
 LENGTH = 60
 OPTIONS: dict[str, Any] = {"targets": 2, "n_references": 6, "batch_size": 12}
 
@@ -68,14 +69,6 @@ class Residual(nn.Module):
 def program() -> Program:
     torch.manual_seed(0)
     return lower(capture(Residual().eval(), (4, LENGTH)))
-
-
-@pytest.fixture(autouse=True)
-def one_lane() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ put its own, as a GPU does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from dlgenome.attribution.engine import Forwarded
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.recording import CudaRecorder, Recorded
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # one lane, which alone records
 LENGTH = 60
 Result = TypeVar("Result")
 
@@ -81,14 +82,6 @@ def program() -> Program:
     ).eval()  # fmt: skip
     network(torch.zeros(2, 4, LENGTH))
     return lower(capture(network, (4, LENGTH)))
-
-
-@pytest.fixture(autouse=True)
-def one_lane() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_same(found: list[Any], expected: list[Any]) -> None:
