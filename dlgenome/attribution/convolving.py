@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.onednn import convolve_onto
-from dlgenome.attribution.winograd import Winograd, winograd
+from dlgenome.attribution.tiles.convolution import TiledConvolution, tiled
+from dlgenome.attribution.winograd import Winograd, multiplications, winograd
 
 Map = Callable[[Tensor], Tensor]
 MapOnto = Callable[[Tensor, Tensor], bool]
@@ -36,21 +37,25 @@ class Geometry:
 
 
 def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_kept: bool = True) -> Map:
-    """The convolution with weights (outputs, channels, height, width).
+    """The convolution with weights (outputs, channels, height, width), in whose precision it is made.
 
     Where it is not kept for many values, nothing is worked out that takes about as long as one of them.
     """
     plain = _plain(weight, bias, geometry)
-    fewer = _with_fewer_products(weight, bias, geometry) if is_kept else None
-    if fewer is None:
-        return plain
-    return lambda value: fewer(value) if fewer.pays(value) else plain(value)
+    own = _by_own_passes(weight, bias, geometry) if is_kept else None
+    if own is None:
+        return lambda value: plain(value.to(weight.dtype))
+    return lambda value: own(value) if own.pays(value) else plain(value.to(weight.dtype))
 
 
-def _with_fewer_products(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Winograd | None:
+def _by_own_passes(
+    weight: Tensor, bias: Tensor | None, geometry: Geometry
+) -> TiledConvolution | Winograd | None:
+    """One that is faster than the library's; None where there is none."""
     if not _is_along_width(weight, geometry):
         return None
-    return winograd(weight, bias, geometry.padding[1], geometry.dilation[1])
+    along = geometry.padding[1], geometry.dilation[1]
+    return tiled(weight, bias, *along, at_most=multiplications(weight)) or winograd(weight, bias, *along)
 
 
 def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:
@@ -105,7 +110,7 @@ def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> M
     if as_convolution is None or weight.device.type != "cpu":
         return None
     flipped, back = as_convolution
-    fewer = _with_fewer_products(flipped, None, back)
+    own = _by_own_passes(flipped, None, back)
     few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
 
     def fits(multiplier: Tensor) -> bool:
@@ -117,14 +122,14 @@ def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> M
         rows = total.permute(0, 2, 3, 1)
         if total.shape != shape or not rows[0].is_contiguous() or not fits(multiplier):
             return False
-        if fewer is not None and total.dtype is torch.float32 and fewer.pays(multiplier):
-            fewer.onto(channels_last(multiplier), total)
+        if own is not None and total.dtype is torch.float32 and own.pays(multiplier):
+            own.onto(channels_last(multiplier), total)
             return True
         if few_or_far or not rows.is_contiguous():
             return False
         return convolve_onto(total, channels_last(multiplier), flipped, back.padding, back.dilation)
 
-    return run if fewer is not None or not few_or_far else None
+    return run if own is not None or not few_or_far else None
 
 
 def _adjoint_as_convolution(weight: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry] | None:

@@ -81,8 +81,8 @@ def pair_rows(
     laid_out = multiplier.permute(order).contiguous()
     kept = references.permute(order)
     result = kept if spare else torch.empty_like(kept)
-    x = _array(sequences.permute(order).reshape(step.sequences, -1))
-    r, m, out = (_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
+    x = as_array(sequences.permute(order).reshape(step.sequences, -1))
+    r, m, out = (as_array(part.reshape(step.pairs, -1)) for part in (kept, laid_out, result))
     back = [order.index(axis) for axis in range(references.dim())]
     return PairRows(x, r, m, start * kept[0, 0].numel(), out, result.permute(back), step)
 
@@ -115,7 +115,7 @@ def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) ->
     # what one thread writes over, another would still have to read
     over = over and torch.get_num_threads() == 1
     made = rows.view(-1)[: added.numel()].view(added.shape) if over else rows.new_empty(added.shape)
-    a, b, out = (_array(part.reshape(len(part), -1)) for part in (rows, added, made))
+    a, b, out = (as_array(part.reshape(len(part), -1)) for part in (rows, added, made))
     first_number, zero = start * rows[0, 0].numel(), scalars(first.dtype)[2]
     in_threads(
         lambda low, high: cropped_sums(a[low:high], first_number, b[low:high], out[low:high], zero), len(a)
@@ -141,7 +141,7 @@ def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) 
     alike = total.shape == value.shape and _suits(value, total)
     if not (alike and is_worth_it(total) and rows[0].is_contiguous() and added.is_contiguous()):
         return False
-    sums, terms = (_array(part.reshape(len(rows), -1)) for part in (rows, added))
+    sums, terms = (as_array(part.reshape(len(rows), -1)) for part in (rows, added))
 
     def work(first: int, last: int) -> None:
         if rows.is_contiguous():
@@ -159,7 +159,7 @@ def _suits(value: Tensor, wide: Tensor) -> bool:
     return value.dtype is wide.dtype or (value.dtype, wide.dtype) == (torch.bfloat16, torch.float32)
 
 
-def _array(value: Tensor) -> Any:
+def as_array(value: Tensor) -> Any:
     """The numbers in memory; those of bfloat16 as their bits."""
     return value.view(torch.uint16).numpy() if value.dtype is torch.bfloat16 else value.numpy()
 

@@ -84,13 +84,15 @@ class BoundNarrow(BoundConvolution):
 
     def __init__(self, inside: BoundConvolution, leaves_narrow: bool) -> None:
         def onward(value: Tensor) -> Tensor:
-            made = inside.onward(value.bfloat16())
+            made = inside.onward(value)
             return made if leaves_narrow else made.float()
 
         def onto(multiplier: Tensor, total: Tensor) -> bool:
-            rounded = inside.back(multiplier.bfloat16())
+            if inside.back_onto is not None and inside.back_onto(multiplier, total):
+                return True
+            rounded = inside.back(multiplier)
             if not add_rounded(total, rounded):
                 total.add_(rounded)
             return True
 
-        super().__init__(onward, lambda multiplier: inside.back(multiplier.bfloat16()).float(), onto)
+        super().__init__(onward, lambda multiplier: inside.back(multiplier).float(), onto)

@@ -21,6 +21,7 @@ from dlgenome.attribution.rules.elementwise import Relu
 from dlgenome.attribution.rules.linear import Add
 from dlgenome.attribution.rules.pooling import POOL, PooledRelu
 from dlgenome.attribution.rules.residual import RESIDUAL_RELU
+from dlgenome.attribution.towers import with_towers
 
 _WEIGHTED = (Convolution, SamePadding, AnyConvolution, Dense)
 """Rules of operations with weights (outputs, ...) and a bias as their second and third arguments."""
@@ -33,7 +34,8 @@ def put_together(program: Program) -> Program:
     ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
     what lies between. Not among the last operations, which are few numbers in float64.
     """
-    return cropped(_with_relus_inside(with_narrow_values(_with_normalised_weights(program))))
+    own = _with_relus_inside(with_narrow_values(_with_normalised_weights(program)))
+    return with_towers(cropped(own))
 
 
 def _with_normalised_weights(program: Program) -> Program:

@@ -211,6 +211,14 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
     return Winograd(weight, bias, padding, dilation)
 
 
+def multiplications(weight: Tensor) -> float:
+    """How many a place takes, with what takes as long, by this or by a library, whichever takes fewer."""
+    outputs, channels, _, width = weight.shape
+    scheme, plain = _scheme_for(width), _WORTH_IT * width * channels * outputs
+    fewer = scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
+    return min(plain, fewer) if width > 2 and weight.dtype is torch.float32 else plain
+
+
 def _scheme_for(width: int) -> _Scheme:
     return _TWO_OUTPUTS if width == _TWO_OUTPUTS.n_weights else _FOUR_OUTPUTS
 

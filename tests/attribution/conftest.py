@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlgenome.attribution import towers
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine
@@ -22,6 +23,8 @@ from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Backward, Call, Ref, Rule, Source, fill
+from dlgenome.attribution.tiles import convolution as tiled_convolutions
+from dlgenome.attribution.tiles.processor import has_tiles
 
 Floats = NDArray[np.float64]
 Arguments = Callable[[list[Ref], int], tuple[Any, ...]]
@@ -226,6 +229,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has no tile registers."""
+    for room in (tiled_convolutions, towers):
+        monkeypatch.setattr(room, "has_tiles", lambda: False)
+
+
+@pytest.fixture(params=["tiles", "no tiles"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """With the tile registers of the processor and as on one that has none."""
+    if request.param == "no tiles":
+        request.getfixturevalue("without_tiles")
+    elif not has_tiles():
+        pytest.skip("the processor has no tile registers")
 
 
 @pytest.fixture

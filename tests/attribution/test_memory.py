@@ -16,6 +16,7 @@ from dlgenome.attribution.memory import plan_memory
 from dlgenome.attribution.methods import DEEPLIFT
 from dlgenome.attribution.rewriting import put_together
 
+pytestmark = pytest.mark.usefixtures("either_way")
 STEP = StepShape(2, 3)
 LENGTH = 200
 
@@ -49,6 +50,7 @@ def captured(request: pytest.FixtureRequest) -> tuple[Program, torch.dtype]:
     return lower(capture(Residuals(), (4, LENGTH), dtype=request.param)), request.param
 
 
+@pytest.mark.usefixtures("without_tiles")
 def test_residual_relus_are_one_operation_where_nothing_else_reads_them(
     captured: tuple[Program, torch.dtype],
 ) -> None:

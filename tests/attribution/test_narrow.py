@@ -21,6 +21,7 @@ from dlgenome.attribution.rewriting import put_together
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
+pytestmark = pytest.mark.usefixtures("either_way")
 LENGTH, REFERENCES = 300, 5
 
 

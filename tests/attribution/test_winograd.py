@@ -17,6 +17,7 @@ from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.winograd import Winograd, winograd
 
+pytestmark = pytest.mark.usefixtures("without_tiles")
 WORTH_IT = (512, 512, 3)
 """Outputs, inputs and width of a convolution that is faster so."""
 

@@ -1,0 +1,190 @@
+"""Convolutions of rows of values by products of tiles, compiled.
+
+The numbers of a row are taken apart into pieces first: (groups of 32 channels, pieces, positions, 32), with
+zeros before the row and after it, so that every tile lies in memory in one piece.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlgenome.attribution.narrow_kernels import stored, wide
+from dlgenome.attribution.tiles.instructions import (
+    BLOCK,
+    FULL_TILES,
+    SIDE,
+    block_of_sums,
+    configure,
+    read_configuration,
+)
+from dlgenome.attribution.tiles.vectors import LANES, load, plus, split, store
+from dlgenome.compiled import compiled
+
+Numbers = NDArray[np.float32]
+Pieces = NDArray[np.uint16]
+_SLAB = 512
+"""Positions whose sums stay in the second-level cache while all weights pass by."""
+_LINE = 64
+"""Bytes."""
+N_PIECES = 3
+"""bfloat16 numbers that add up to one of float32."""
+
+_block_of_float32 = block_of_sums(N_PIECES, [(0, 2), (0, 1), (1, 1), (1, 0), (0, 0), (2, 0)])
+"""Products of two that are together less than a part in 2^24 of the largest are left out."""
+_block_of_bfloat16 = block_of_sums(1, [(0, 0)])
+
+
+class Shape(NamedTuple):
+    """A convolution along positions, of stride 1."""
+
+    channels: int
+    outputs: int
+    width: int
+    padding: int
+    dilation: int
+    n_pieces: int
+    at_once: int
+    """Groups of 32 channels whose weights are used on a whole slab before the next ones."""
+
+
+@compiled
+def zeros(count: int) -> Numbers:
+    """So many, from the beginning of a line of the cache on: what crosses lines loads at half the speed."""
+    made = np.zeros(count + _LINE // 4, np.float32)
+    beyond = np.int64(made.ctypes.data % np.uint64(_LINE))
+    skipped = (_LINE - beyond) % _LINE // 4
+    return made[skipped : skipped + count]
+
+
+@compiled
+def no_pieces(count: int) -> Pieces:
+    """Zeros as :func:`zeros`, for so many pieces, an even number."""
+    return zeros(count // 2).view(np.uint16)
+
+
+@compiled
+def n_groups(channels: int) -> int:
+    """Groups of 32 that hold so many channels, or outputs."""
+    return (channels + SIDE - 1) // SIDE
+
+
+@compiled
+def n_made(length: int, shape: Shape) -> int:
+    """Positions that a convolution makes of so many."""
+    return length + 2 * shape.padding - shape.dilation * (shape.width - 1)
+
+
+@compiled
+def take_apart(
+    row: Any, begin: int, end: int, channels: int, n_pieces: int, pieces: Pieces, room: int
+) -> None:
+    """Split some positions of a row (positions, channels); each piece has room for so many positions."""
+    whole, spare = channels - channels % LANES, np.zeros(LANES, np.float32)
+    for position in range(begin, end):
+        for channel in range(0, channels, LANES):
+            at = position * channels + channel
+            to = ((channel // SIDE) * n_pieces * room + SIDE + position) * SIDE + channel % SIDE
+            if channel < whole:
+                vector = load(row, at)
+            else:
+                for number in range(channels - whole):
+                    spare[number] = wide(row[at + number])
+                vector = load(spare, 0)
+            put_apart(vector, n_pieces, pieces, to, room * SIDE)
+
+
+@compiled
+def put_apart(vector: Any, n_pieces: int, pieces: Pieces, to: int, apart: int) -> None:
+    """Put the pieces of a vector where they belong."""
+    rest = split(pieces, to, vector)
+    if n_pieces == N_PIECES:
+        rest = split(pieces, to + apart, rest)
+        split(pieces, to + 2 * apart, rest)
+
+
+@compiled
+def taps_seen(start: int, dilation: int, width: int, length: int) -> tuple[int, int]:
+    """The first tap, and the one after the last, that sees positions of the row from 32 places.
+
+    ``start`` is the position that the first tap sees from the first place.
+    """
+    first, last = 0, width
+    while first < last and start + first * dilation + SIDE <= 0:
+        first += 1
+    while last > first and start + (last - 1) * dilation >= length:
+        last -= 1
+    return first, last
+
+
+@compiled
+def add_block(
+    pieces: Pieces, room: int, group: int, start: int, length: int, shape: Shape, weights: Pieces,
+    weight: int, sums: Numbers, place: int, groups: int, onto: bool,
+) -> None:  # fmt: skip
+    """Sums at 32 places of 32 outputs over some groups of channels, from ``group`` on."""
+    first, last = taps_seen(start, shape.dilation, shape.width, length)
+    value = (group * shape.n_pieces * room + SIDE + start) * SIDE
+    tap_apart, piece_apart = shape.dilation * SIDE, room * SIDE
+    if shape.n_pieces == 1:
+        _block_of_bfloat16(
+            pieces, value, tap_apart, piece_apart, weights, weight, sums, place, first, last, groups, onto
+        )
+    else:
+        _block_of_float32(
+            pieces, value, tap_apart, piece_apart, weights, weight, sums, place, first, last, groups, onto
+        )
+
+
+@compiled
+def _put(sums: Numbers, room: int, n_places: int, out: Any, o: int, bias: Numbers, onto: bool) -> None:
+    """Write what is (groups of outputs, room, 32) to (places, outputs), or add it there."""
+    outputs = bias.size
+    whole = outputs - outputs % LANES
+    for place in range(n_places):
+        for output in range(0, whole, LANES):
+            made = load(sums, ((output // SIDE) * room + place) * SIDE + output % SIDE)
+            at = o + place * outputs + output
+            store(out, at, plus(made, load(out, at) if onto else load(bias, output)))
+        for output in range(whole, outputs):
+            made_one = sums[((output // SIDE) * room + place) * SIDE + output % SIDE]
+            at = o + place * outputs + output
+            sum_of_one = made_one + (wide(out[at]) if onto else bias[output])
+            out[at] = stored(sum_of_one, out[at])
+
+
+@compiled
+def convolve(
+    rows: Any, shape: Shape, weights: Pieces, bias: Numbers, out: Any, apart: int, onto: bool
+) -> None:
+    """The convolution of rows (rows, positions * channels), written or added to rows that lie ``apart``.
+
+    Weights are (parts of the groups of channels, groups of outputs, taps, groups, pieces, two registers).
+    """
+    before = np.zeros(64, np.uint8)
+    read_configuration(before)
+    configure(FULL_TILES)
+    length = rows.shape[1] // shape.channels
+    size, room = n_made(length, shape), length + 3 * SIDE
+    groups, panels = n_groups(shape.channels), n_groups(shape.outputs)
+    pieces = no_pieces(groups * shape.n_pieces * room * SIDE)
+    sums = zeros(panels * _SLAB * SIDE)
+    for row in range(rows.shape[0]):
+        take_apart(rows[row], 0, length, shape.channels, shape.n_pieces, pieces, room)
+        for begin in range(0, size, _SLAB):
+            end = min(size, begin + _SLAB)
+            weight = 0
+            for group in range(0, groups, shape.at_once):
+                some = min(shape.at_once, groups - group)
+                for panel in range(panels):
+                    for place in range(begin, end, SIDE):
+                        to = (panel * _SLAB + place - begin) * SIDE
+                        add_block(
+                            pieces, room, group, place - shape.padding, length, shape, weights, weight, sums,
+                            to, some, group > 0,
+                        )  # fmt: skip
+                    weight += shape.width * some * shape.n_pieces * BLOCK
+            _put(sums, _SLAB, end - begin, out, row * apart + begin * shape.outputs, bias, onto)
+    configure(before)

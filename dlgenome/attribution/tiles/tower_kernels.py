@@ -1,0 +1,244 @@
+"""Towers of residual layers on the way there and back, row by row, compiled.
+
+A layer is ``c = convolution(h)``, then ``h + max(c, 0)``. All layers of one row follow one another, so that
+h, and its multiplier on the way back, stay in the second-level cache; only c of every layer is written to
+memory and read again. It lies in a record, one layer after the other, in float32 or in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlgenome.attribution.tiles.instructions import (
+    BLOCK,
+    FULL_TILES,
+    SIDE,
+    configure,
+    read_configuration,
+)
+from dlgenome.attribution.tiles.kernels import (
+    Numbers,
+    Pieces,
+    Shape,
+    add_block,
+    n_groups,
+    no_pieces,
+    put_apart,
+    take_apart,
+    zeros,
+)
+from dlgenome.attribution.tiles.vectors import (
+    LANES,
+    about_one_over,
+    all_of,
+    as_kept,
+    at_least,
+    at_most,
+    fetch,
+    load,
+    minus,
+    negative,
+    plus,
+    put_by,
+    size_of,
+    store,
+    times,
+    times_plus,
+)
+from dlgenome.compiled import compiled
+
+Integers = NDArray[np.int64]
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_SLAB = 256
+"""Places that are worked on at once: going from tiles to other instructions and back takes its time."""
+_AHEAD = 1024
+"""Numbers: what comes from far away has to be asked for so early."""
+_LEAST = np.finfo(np.float32).tiny
+
+
+class Layers(NamedTuple):
+    """A number for each layer; positions are of h, of which a layer may have fewer than the one before."""
+
+    width: Integers
+    """Positions that it makes."""
+    start: Integers
+    """The first of them among those of the layer before."""
+    padding: Integers
+    dilation: Integers
+    taps: Integers
+    weight: Integers
+    """Where its weights begin."""
+    record: Integers
+    """Where its c begins in a record."""
+
+
+@compiled
+def forward_rows(
+    values: Numbers, layers: Layers, channels: int, n_pieces: int, weights: Pieces, bias: Numbers,
+    record: Any, out: Numbers,
+) -> None:  # fmt: skip
+    """The last h of rows of the first, (rows, positions * channels), and the record of each row."""
+    before = np.zeros(64, np.uint8)
+    read_configuration(before)
+    configure(FULL_TILES)
+    length = values.shape[1] // channels
+    room, groups = length + 3 * SIDE, n_groups(channels)
+    h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
+    pieces = no_pieces(groups * n_pieces * room * SIDE)
+    for row in range(len(values)):
+        _copy(values[row], h)
+        seen = length
+        for number in range(layers.width.size):
+            width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
+            shape = _shape(channels, layers, number, padding, n_pieces)
+            _clear_after(pieces, groups * n_pieces, room, seen)
+            layer_bias = bias[number * channels : (number + 1) * channels]
+            c, begin = record[row, layers.record[number] :], layers.weight[number]
+            ready, ahead = 0, shape.dilation * (shape.width - 1) - padding
+            for place in range(0, width, _SLAB):
+                end = min(width, place + _SLAB)
+                # just before it is used, and written over: then it is in the nearest cache
+                wanted = max(ready, min(seen, end + ahead))
+                take_apart(h, ready, wanted, channels, n_pieces, pieces, room)
+                ready = wanted
+                _sum_up(pieces, room, place, end, seen, shape, weights, begin, sums)
+                _add_relu(sums, layer_bias, h, start, place, end, c)
+            seen = width
+        out[row] = h[: seen * channels]
+    configure(before)
+
+
+@compiled
+def backward_rows(
+    own: Any, records: Any, multipliers: Numbers, at: int, layers: Layers, channels: int, n_pieces: int,
+    weights: Pieces, out: Numbers,
+) -> None:  # fmt: skip
+    """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
+
+    ``own`` is the record of the sequence of these pairs, ``records`` are those of their references.
+    """
+    before = np.zeros(64, np.uint8)
+    read_configuration(before)
+    configure(FULL_TILES)
+    length = out.shape[1] // channels
+    room, groups = length + 3 * SIDE, n_groups(channels)
+    sums = zeros(groups * _SLAB * SIDE)
+    pieces = no_pieces(groups * n_pieces * room * SIDE)
+    for pair in range(len(records)):
+        m = out[pair]
+        m[:] = _ZERO
+        m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
+        first = layers.start.sum()
+        for number in range(layers.width.size - 1, -1, -1):
+            width, base = layers.width[number], first - layers.start[number]
+            seen = layers.width[number - 1] if number > 0 else length
+            back = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
+            shape = _shape(channels, layers, number, back, n_pieces)
+            part = slice(layers.record[number], layers.record[number] + width * channels)
+            ready, begin = 0, layers.weight[number]
+            x, r = own[part], records[pair, part]
+            _clear_after(pieces, groups * n_pieces, room, width)
+            for place in range(0, seen, _SLAB):
+                end = min(seen, place + _SLAB)
+                # what is read from memory here comes while there is something else to do
+                wanted = max(ready, min(width, end + layers.padding[number]))
+                _slopes_apart(x, r, m, first, ready, wanted, channels, pieces, n_pieces, room)
+                ready = wanted
+                _sum_up(pieces, room, place, end, width, shape, weights, begin, sums)
+                _add(sums, m, base, place, end, channels)
+            first = base
+    configure(before)
+
+
+@compiled
+def _copy(values: Numbers, out: Numbers) -> None:
+    for at in range(0, values.size, LANES):
+        fetch(values, at + _AHEAD)
+        store(out, at, load(values, at))
+
+
+@compiled
+def _shape(channels: int, layers: Layers, number: int, padding: int, n_pieces: int) -> Shape:
+    taps, dilation = layers.taps[number], layers.dilation[number]
+    return Shape(channels, channels, taps, padding, dilation, n_pieces, n_groups(channels))
+
+
+@compiled
+def _sum_up(
+    pieces: Pieces, room: int, begin: int, end: int, length: int, shape: Shape, weights: Pieces, weight: int,
+    sums: Numbers,
+) -> None:  # fmt: skip
+    """The convolution at some places, (groups of outputs, places, 32)."""
+    groups = shape.at_once
+    for panel in range(groups):
+        of_panel = weight + panel * shape.width * groups * shape.n_pieces * BLOCK
+        for place in range(begin, end, SIDE):
+            to = (panel * _SLAB + place - begin) * SIDE
+            start = place - shape.padding
+            add_block(pieces, room, 0, start, length, shape, weights, of_panel, sums, to, groups, False)
+
+
+@compiled
+def _clear_after(pieces: Pieces, count: int, room: int, width: int) -> None:
+    """Zeros after so many positions: what was there before may have been longer."""
+    for piece in range(count):
+        start = (piece * room + SIDE + width) * SIDE
+        pieces[start : start + BLOCK] = np.uint16(0)
+
+
+@compiled
+def _add_relu(
+    sums: Numbers, bias: Numbers, h: Numbers, start: int, begin: int, end: int, record: Any
+) -> None:
+    """At some places: c into the record, and h of the next layer in the place of this one's."""
+    zero, channels = all_of(_ZERO), bias.size
+    for place in range(begin, end):
+        for output in range(0, channels, SIDE):
+            at, of = place * channels + output, output * _SLAB + (place - begin) * SIDE
+            first = plus(load(sums, of), load(bias, output))
+            second = plus(load(sums, of + LANES), load(bias, output + LANES))
+            put_by(record, at, first, second)
+            for half, made in ((0, first), (LANES, second)):
+                c = at_least(as_kept(record, made), zero)
+                store(h, at + half, plus(load(h, at + half + start * channels), c))
+
+
+@compiled
+def _add(sums: Numbers, m: Numbers, base: int, begin: int, end: int, channels: int) -> None:
+    for place in range(begin, end):
+        for output in range(0, channels, SIDE):
+            at, of = (base + place) * channels + output, output * _SLAB + (place - begin) * SIDE
+            for half in (0, LANES):
+                store(m, at + half, plus(load(m, at + half), load(sums, of + half)))
+
+
+@compiled
+def _slopes_apart(
+    own: Any, record: Any, m: Numbers, first: int, begin: int, end: int, channels: int, pieces: Pieces,
+    n_pieces: int, room: int,
+) -> None:  # fmt: skip
+    """Multipliers of c at some positions in pieces: those of h, from ``first`` on, times secants of ReLU."""
+    for position in range(begin, end):
+        for channel in range(0, channels, LANES):
+            at = position * channels + channel
+            fetch(own, at + _AHEAD)
+            fetch(record, at + _AHEAD)
+            slope = _relu_slopes(load(own, at), load(record, at))
+            to = ((channel // SIDE) * n_pieces * room + SIDE + position) * SIDE + channel % SIDE
+            put_apart(times(load(m, first * channels + at), slope), n_pieces, pieces, to, room * SIDE)
+
+
+@compiled
+def _relu_slopes(x: Any, r: Any) -> Any:
+    """Secants of ReLU, by a reciprocal and one step of Newton's method, right but for the last digit.
+
+    A quotient above 2 need not be right: it is on one piece of ReLU, where the secant is 1.
+    """
+    high, width = at_least(at_least(x, r), all_of(_ZERO)), at_least(size_of(minus(x, r)), all_of(_LEAST))
+    inverse = about_one_over(width)
+    slope = at_most(times(high, inverse), all_of(_TWO))
+    left = times_plus(negative(width), slope, high)
+    return at_most(times_plus(inverse, left, slope), all_of(_ONE))

@@ -1,0 +1,251 @@
+"""Sixteen float32 numbers at once, for compiled functions: a type of numba's, and what can be done with it.
+
+Loops that numba would turn into such instructions by itself must be simple; these need not be. Arrays are
+flat and contiguous; where one is of uint16, its numbers are bfloat16, widened and rounded on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+in_llvm: Callable[[Callable[..., Any]], Any] = intrinsic
+"""Makes a function for compiled ones of one that writes it in LLVM's language."""
+LANES = 16
+"""Numbers in a vector."""
+_INT = ir.IntType(32)
+_BYTES = ir.IntType(8).as_pointer()
+_WORDS = ir.VectorType(_INT, LANES)
+_HALF_WORDS = ir.VectorType(ir.IntType(16), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_BFLOATS = ir.VectorType(_BFloat(), LANES)
+
+
+class _VectorType(types.Type):
+    def __init__(self) -> None:
+        super().__init__("vector")
+
+
+_VECTOR = _VectorType()
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
+
+
+def call(builder: Any, name: str, made: Any, *arguments: Any) -> Any:
+    """Call a function that LLVM or the processor has, for intrinsics."""
+    kind = ir.FunctionType(made, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+    return builder.call(function, arguments)
+
+
+def place_in(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    """Pointer to a number of a flat array, for intrinsics."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+
+
+@in_llvm
+def load(typing: Any, array: Any, place: Any) -> Any:
+    """The sixteen numbers of an array from a place on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = place_in(context, builder, signature.args[0], *arguments)
+        if array.dtype == types.uint16:
+            return _widened(builder, _loaded(builder, pointer, _HALF_WORDS))
+        return _loaded(builder, pointer, _FLOATS)
+
+    return _VECTOR(array, place), generate
+
+
+@in_llvm
+def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
+    """Put a vector into an array from a place on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = place_in(context, builder, signature.args[0], *arguments[:2])
+        number = _rounded(builder, arguments[2]) if array.dtype == types.uint16 else arguments[2]
+        _put(builder, pointer, number)
+        return context.get_dummy_value()
+
+    return types.void(array, place, vector), generate
+
+
+@in_llvm
+def split(typing: Any, array: Any, place: Any, vector: Any) -> Any:
+    """Put a vector, rounded to bfloat16, into an array from a place on; what that leaves of it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = place_in(context, builder, signature.args[0], *arguments[:2])
+        rounded = _rounded(builder, arguments[2])
+        _put(builder, pointer, rounded)
+        return builder.fsub(arguments[2], _widened(builder, rounded))
+
+    return _VECTOR(array, place, vector), generate
+
+
+@in_llvm
+def as_kept(typing: Any, array: Any, vector: Any) -> Any:
+    """The vector as an array keeps it: rounded to bfloat16 where that is of uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = arguments[1]
+        return _widened(builder, _rounded(builder, vector)) if array.dtype == types.uint16 else vector
+
+    return _VECTOR(array, vector), generate
+
+
+@in_llvm
+def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
+    """Put two vectors into an array past the caches, whole lines of them at once.
+
+    For what is not read soon: the memory is not read before it is written. The place must be a multiple of
+    two vectors from the beginning of an array that is aligned to 64 bytes.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = place_in(context, builder, signature.args[0], *arguments[:2])
+        if array.dtype == types.uint16:
+            halves = [_rounded(builder, vector) for vector in arguments[2:]]
+            lanes = ir.Constant(ir.VectorType(_INT, 2 * LANES), list(range(2 * LANES)))
+            _put(builder, pointer, builder.shuffle_vector(*halves, lanes), past=True)
+        else:
+            for number, vector in enumerate(arguments[2:]):
+                part = builder.gep(pointer, [ir.Constant(arguments[1].type, number * LANES)])
+                _put(builder, part, vector, past=True)
+        return context.get_dummy_value()
+
+    return types.void(array, place, first, second), generate
+
+
+@in_llvm
+def fetch(typing: Any, array: Any, place: Any) -> Any:
+    """Have the line of the cache with a number of an array brought near; beyond its end that does nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.bitcast(place_in(context, builder, signature.args[0], *arguments), _BYTES)
+        to_read, nearest, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, to_read, nearest, data)
+        return context.get_dummy_value()
+
+    return types.void(array, place), generate
+
+
+@in_llvm
+def all_of(typing: Any, number: Any) -> Any:
+    """A vector of one number sixteen times."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(_FLOATS, ir.Undefined)
+        once = builder.insert_element(nothing, arguments[0], ir.Constant(_INT, 0))
+        return builder.shuffle_vector(once, nothing, ir.Constant(_WORDS, [0] * LANES))
+
+    return _VECTOR(number), generate
+
+
+def _of_two(make: Callable[[Any, Any, Any], Any]) -> Any:
+    """A function of two vectors, from one of LLVM's builder and their values."""
+
+    @in_llvm
+    def combined(typing: Any, first: Any, second: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return make(builder, *arguments)
+
+        return _VECTOR(first, second), generate
+
+    return combined
+
+
+plus = _of_two(lambda builder, a, b: builder.fadd(a, b))
+minus = _of_two(lambda builder, a, b: builder.fsub(a, b))
+times = _of_two(lambda builder, a, b: builder.fmul(a, b))
+at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", b, a), b, a))
+"""The larger of two numbers; the first where one of them is not a number."""
+at_most = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", b, a), b, a))
+"""The smaller of two numbers; the first where one of them is not a number."""
+
+
+@in_llvm
+def size_of(typing: Any, vector: Any) -> Any:
+    """The numbers without their signs."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, *arguments)
+
+    return _VECTOR(vector), generate
+
+
+@in_llvm
+def about_one_over(typing: Any, vector: Any) -> Any:
+    """Reciprocals to 14 binary digits (AVX-512)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing, everywhere = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(LANES), -1)
+        return call(builder, "llvm.x86.avx512.rcp14.ps.512", _FLOATS, arguments[0], nothing, everywhere)
+
+    return _VECTOR(vector), generate
+
+
+@in_llvm
+def times_plus(typing: Any, first: Any, second: Any, added: Any) -> Any:
+    """The product of two, and a third added to it, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, *arguments)
+
+    return _VECTOR(first, second, added), generate
+
+
+@in_llvm
+def negative(typing: Any, vector: Any) -> Any:
+    """The numbers with the other sign."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fneg(arguments[0])
+
+    return _VECTOR(vector), generate
+
+
+def _loaded(builder: Any, pointer: Any, kind: Any) -> Any:
+    number = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+    number.align = kind.element.width // 8 if isinstance(kind.element, ir.IntType) else 4
+    return number
+
+
+def _put(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None:
+    stored = builder.store(number, builder.bitcast(pointer, number.type.as_pointer()))
+    stored.align = 64 if past else 2 if number.type == _HALF_WORDS else 4
+    if past:
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+
+
+def _rounded(builder: Any, vector: Any) -> Any:
+    """The bits of the nearest bfloat16 numbers."""
+    return builder.bitcast(builder.fptrunc(vector, _BFLOATS), _HALF_WORDS)
+
+
+def _widened(builder: Any, halves: Any) -> Any:
+    bits = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
+    return builder.bitcast(bits, _FLOATS)

@@ -1,0 +1,253 @@
+"""Towers against the same networks layer by layer, and in float64; what is a tower, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlgenome.attribution import towers
+from dlgenome.attribution.capture import capture
+from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.layout import StepShape
+from dlgenome.attribution.lowering import Program, lower
+from dlgenome.attribution.methods import DEEPLIFT
+from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.rewriting import put_together
+from dlgenome.attribution.rules.tower import Tower
+
+LENGTH, REFERENCES = 300, 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers of a residual network, and the positions in the middle that its head reads."""
+
+    dilations: tuple[int, ...] = (2, 4, 8)
+    channels: int = 32
+    taps: int = 3
+    padded: bool | str = True
+    """By how much a convolution is shorter than its value: not at all, or by what it does not see."""
+    read: int | None = 120
+    """All, where there is none."""
+    bias: bool = True
+    targets: int = 1
+
+    def build(self) -> Network.Module:
+        """With torch's own initial weights."""
+        torch.manual_seed(5)
+        return self.Module(self).eval()
+
+    class Module(nn.Module):
+        def __init__(self, plan: Network) -> None:
+            super().__init__()
+            self.plan = plan
+            self.first = nn.Conv1d(4, plan.channels, 7, padding=3)
+            self.layers = nn.ModuleList(
+                nn.Conv1d(
+                    plan.channels, plan.channels, plan.taps, dilation=dilation, bias=plan.bias,
+                    padding=plan.padded if isinstance(plan.padded, str)
+                    else dilation * (plan.taps - 1) // 2 * plan.padded,
+                )
+                for dilation in plan.dilations
+            )  # fmt: skip
+            self.head = nn.Linear(plan.channels, plan.targets)
+
+        def forward(self, x: Tensor) -> Any:
+            x = self.first(x).relu()
+            for layer in self.layers:
+                made = layer(x).relu()
+                lost = (x.shape[2] - made.shape[2]) // 2
+                x = (x[:, :, lost : x.shape[2] - lost] if lost else x) + made
+            if self.plan.read is not None:
+                side = (x.shape[2] - self.plan.read) // 2
+                x = x[:, :, side : side + self.plan.read]
+            return self.head(x.mean(2))
+
+
+NETWORKS = [
+    Network(),
+    Network(read=None),
+    Network(read=None, padded=False),
+    Network(padded=False, bias=False),
+    Network(padded="same"),
+    Network(channels=96, dilations=(1, 16)),
+    Network(channels=64, dilations=(64, 32, 1, 1), read=20),
+    Network(taps=5, dilations=(3, 9)),
+    Network(taps=1, dilations=(1, 1)),
+    Network(dilations=(120, 100), read=None),
+    Network(targets=2),
+]
+
+
+def program_of(network: nn.Module, dtype: torch.dtype = torch.float32, *, narrow: bool = False) -> Program:
+    program = lower(capture(network, (4, LENGTH), dtype=dtype))
+    return with_narrow_convolutions(program) if narrow else program
+
+
+def found_in(program: Program) -> list[Tower]:
+    return [step.rule for step in put_together(program).steps if isinstance(step.rule, Tower)]
+
+
+def rows_of(step: StepShape, dtype: torch.dtype = torch.float32) -> Tensor:
+    codes = torch.randint(0, 4, (step.rows, LENGTH), generator=torch.Generator().manual_seed(1))
+    return torch.eye(4, dtype=dtype)[codes].transpose(1, 2)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("plan", NETWORKS, ids=str)
+def test_multipliers_are_those_of_the_layers_one_by_one(
+    plan: Network, narrow: bool, request: pytest.FixtureRequest
+) -> None:
+    network, step = plan.build(), StepShape(2, REFERENCES)
+    program, rows = program_of(network, narrow=narrow), rows_of(step)
+    (tower,) = found_in(program)
+    assert len(tower.layers) == len(plan.dilations)
+    assert tower.narrow == narrow
+    found = DEEPLIFT.engine(program, step).run(rows, plan.targets)
+    request.getfixturevalue("without_tiles")
+    assert found_in(program) == []
+    one_by_one = DEEPLIFT.engine(program, step).run(rows, plan.targets)
+    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(
+        rows.double(), plan.targets
+    )
+    for own, other, right in zip(found.multipliers, one_by_one.multipliers, exact.multipliers, strict=True):
+        scale = right.abs().max()
+        assert float((own - right).abs().max() / scale) < (4e-2 if narrow else 2e-5)
+        mean_error = (own - right).square().mean().sqrt()
+        assert mean_error < 1.5 * (other - right).square().mean().sqrt() + 1e-8 * scale
+    torch.testing.assert_close(
+        found.predictions.double(),
+        exact.predictions,
+        rtol=1e-2 if narrow else 1e-6,
+        atol=1e-2 if narrow else 1e-6,
+    )
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_a_sequence_gets_the_same_bits_wherever_it_stands(narrow: bool, random_codes: Any) -> None:
+    program = program_of(Network(channels=64).build(), narrow=narrow)
+    assert len(found_in(program)) == 1
+    codes, references = random_codes(1, 5, LENGTH), random_codes(2, 5, 4, LENGTH)
+    threads = torch.get_num_threads()
+    scores = []
+    for batch_size, count, order in [
+        (4, 1, [0, 1, 2, 3, 4]),
+        (8, 2, [3, 1, 4, 0, 2]),
+        (20, 1, [4, 3, 2, 1, 0]),
+    ]:
+        torch.set_num_threads(count)
+        explainer = DeepLift(program, targets=1, n_references=4, batch_size=batch_size)
+        (made,) = explainer.explain(codes[order], references[order])
+        scores.append(made.hypothetical[np.argsort(order)])
+    torch.set_num_threads(threads)
+    for other in scores[1:]:
+        np.testing.assert_array_equal(scores[0], other)
+
+
+def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(
+    request: pytest.FixtureRequest,
+) -> None:
+    network = Network().build()
+    with torch.no_grad():
+        network.first.bias[3] = torch.nan
+    step = StepShape(1, 2)
+    program, rows = program_of(network), rows_of(step)
+    found = DEEPLIFT.engine(program, step).run(rows, 1)
+    request.getfixturevalue("without_tiles")
+    expected = DEEPLIFT.engine(program, step).run(rows, 1)
+    assert found.predictions.isnan().all()
+    assert torch.equal(found.multipliers[0].isnan(), expected.multipliers[0].isnan())
+
+
+class Changed(Network.Module):
+    """The same network, with one thing that towers do not have."""
+
+    def __init__(self, change: str) -> None:
+        channels = 40 if change == "channels" else 32
+        super().__init__(Network(channels=channels))
+        self.change = change
+        if change == "groups":
+            self.layers[1] = nn.Conv1d(32, 32, 3, dilation=4, padding=4, groups=2)
+        if change == "weights":
+            self.layers[1] = nn.utils.parametrizations.weight_norm(self.layers[1])
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.first(x).relu()
+        several = []
+        for layer in self.layers:
+            made = layer(x)
+            made = nn.functional.gelu(made) if self.change == "activation" else made.relu()
+            x = (x * 2 if self.change == "scale" else x) + made
+            several.append(x)
+        if self.change == "read again":
+            x = x + several[0] + several[1]
+        return self.head(x.mean(2))
+
+
+@pytest.mark.parametrize("change", ["channels", "activation", "scale", "read again"])
+def test_other_networks_have_no_towers(change: str) -> None:
+    assert found_in(program_of(Changed(change).eval())) == []
+
+
+@pytest.mark.parametrize("change", ["groups"])
+def test_a_layer_of_another_kind_is_no_part_of_a_tower(change: str) -> None:
+    """One layer before it and one after it are not enough."""
+    assert found_in(program_of(Changed(change).eval())) == []
+
+
+def test_a_row_too_large_for_the_cache_is_explained_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = program_of(Network().build())
+    assert len(found_in(program)) == 1
+    monkeypatch.setattr(towers, "_CACHE", 32 * 4 * LENGTH // 3)
+    assert found_in(program) == []
+
+
+def test_a_tower_may_end_where_several_operations_read_it() -> None:
+    class Twice(Network.Module):
+        def forward(self, x: Tensor) -> Any:
+            x = self.first(x).relu()
+            for layer in self.layers:
+                x = x + layer(x).relu()
+            return self.head(x.mean(2)) + self.head(x[:, :, 50:100].mean(2))
+
+    network, step = Twice(Network()).eval(), StepShape(1, REFERENCES)
+    program, rows = program_of(network), rows_of(step)
+    assert len(found_in(program)) == 1
+    found = DEEPLIFT.engine(program, step).run(rows, 1)
+    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-6)
+
+
+def test_two_towers_follow_one_another() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.below, self.above = Network().build(), Network().build()
+            self.between = nn.Conv1d(32, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Any:
+            x = self.below.first(x).relu()
+            for layer in self.below.layers:
+                x = x + layer(x).relu()
+            return self.above(self.between(x))
+
+    network, step = Two().eval(), StepShape(2, REFERENCES)
+    program, rows = program_of(network), rows_of(step)
+    assert len(found_in(program)) == 2
+    found = DEEPLIFT.engine(program, step).run(rows, 1)
+    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    scale = float(exact.multipliers[0].abs().max())
+    torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-4 * scale)
+
+
+def test_scores_sum_to_the_difference(explain: Callable[..., Any]) -> None:
+    network = Network(channels=64, read=100).build()
+    result = explain(network, (4, LENGTH), dtype=torch.float32)
+    assert max(result.completeness) < 1e-5
+    assert max(result.forward) < 1e-6
