@@ -155,7 +155,7 @@ def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(
 ) -> None:
     network = Network().build()
     with torch.no_grad():
-        network.first.bias[3] = torch.nan
+        next(network.first.parameters())[3] = torch.nan
     step = StepShape(1, 2)
     program, rows = program_of(network), rows_of(step)
     found = DEEPLIFT.engine(program, step).run(rows, 1)

@@ -104,7 +104,8 @@ def test_what_is_put_past_the_caches_is_there(narrow: bool) -> None:
             store(kept, at, vectors.as_kept(out, first))
             store(kept, at + LANES, vectors.as_kept(out, second))
 
-    out, kept = no_pieces(640) if narrow else zeros(640), np.empty(640, np.float32)
+    out: Any = no_pieces(640) if narrow else zeros(640)
+    kept = np.empty(640, np.float32)
     run(values, out, kept)
     np.testing.assert_array_equal(out, halves(values) if narrow else values)
     np.testing.assert_array_equal(kept, widened(out) if narrow else values)
