@@ -8,18 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.onednn import convolve_onto
-from dlgenome.attribution.tiles.convolution import TiledConvolution, tiled
-from dlgenome.attribution.winograd import Winograd, multiplications, winograd
+from dlgenome.attribution.tiles.convolution import tiled
+from dlgenome.attribution.winograd import WORTH_IT, cost_of_place, winograd
 
 Map = Callable[[Tensor], Tensor]
 MapOnto = Callable[[Tensor, Tensor], bool]
 """Adds what it makes of the first to the second, in its place; False, and nothing done, where it cannot."""
+
+
+class OwnPasses(Protocol):
+    """A convolution that no library computes; values are channels-last."""
+
+    def suits(self, value: Tensor) -> bool:
+        """Whether a value is of a kind and a length that it knows and is fast with."""
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Convolved values."""
+
+    def onto(self, value: Tensor, total: Tensor) -> None:
+        """The same, added to ``total``."""
+
+
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
 _FAR = 2**16
@@ -37,25 +53,30 @@ class Geometry:
 
 
 def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_kept: bool = True) -> Map:
-    """The convolution with weights (outputs, channels, height, width), in whose precision it is made.
+    """The convolution with weights (outputs, channels, height, width).
 
-    Where it is not kept for many values, nothing is worked out that takes about as long as one of them.
+    With weights in bfloat16 values are rounded to it, and what is made is. Where it is not kept for many
+    values, nothing is worked out that takes about as long as one of them.
     """
     plain = _plain(weight, bias, geometry)
     own = _by_own_passes(weight, bias, geometry) if is_kept else None
     if own is None:
-        return lambda value: plain(value.to(weight.dtype))
-    return lambda value: own(value) if own.pays(value) else plain(value.to(weight.dtype))
+        return lambda value: plain(_rounded(value, weight))
+    return lambda value: own(value) if own.suits(value) else plain(_rounded(value, weight))
 
 
-def _by_own_passes(
-    weight: Tensor, bias: Tensor | None, geometry: Geometry
-) -> TiledConvolution | Winograd | None:
+def _rounded(value: Tensor, weight: Tensor) -> Tensor:
+    return value.bfloat16() if weight.dtype is torch.bfloat16 else value
+
+
+def _by_own_passes(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> OwnPasses | None:
     """One that is faster than the library's; None where there is none."""
     if not _is_along_width(weight, geometry):
         return None
-    along = geometry.padding[1], geometry.dilation[1]
-    return tiled(weight, bias, *along, at_most=multiplications(weight)) or winograd(weight, bias, *along)
+    padding, dilation = geometry.padding[1], geometry.dilation[1]
+    fewer = winograd(weight, bias, padding, dilation)
+    fewest = WORTH_IT * weight.numel() if fewer is None else cost_of_place(weight)
+    return tiled(weight, bias, padding, dilation, at_most=fewest) or fewer
 
 
 def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:
@@ -97,8 +118,8 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kep
         sizes = zip(size, multiplier.shape[2:], geometry.stride, geometry.padding, reach, strict=True)
         extra = [n - ((o - 1) * s - 2 * p + r + 1) for n, o, s, p, r in sizes]
         return F.conv_transpose2d(
-            channels_last(multiplier), weight, None, geometry.stride, geometry.padding, extra,
-            geometry.groups, geometry.dilation,
+            channels_last(_rounded(multiplier, weight)), weight, None, geometry.stride, geometry.padding,
+            extra, geometry.groups, geometry.dilation,
         )  # fmt: skip
 
     return transposed
@@ -122,7 +143,7 @@ def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> M
         rows = total.permute(0, 2, 3, 1)
         if total.shape != shape or not rows[0].is_contiguous() or not fits(multiplier):
             return False
-        if own is not None and total.dtype is torch.float32 and own.pays(multiplier):
+        if own is not None and total.dtype is torch.float32 and own.suits(multiplier):
             own.onto(channels_last(multiplier), total)
             return True
         if few_or_far or not rows.is_contiguous():

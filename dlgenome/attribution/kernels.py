@@ -49,11 +49,8 @@ class PairRows:
 
     def blocks(self, first: int, last: int) -> Iterator[tuple[Any, slice]]:
         """Each sequence's row and its pairs, of the pairs from ``first`` on and before ``last``."""
-        for sequence, row in enumerate(self.x):
-            begin = sequence * self.step.references
-            part = slice(max(first, begin), min(last, begin + self.step.references))
-            if part.start < part.stop:
-                yield row, part
+        for sequence, part in self.step.pairs_of_sequences(first, last):
+            yield self.x[sequence], part
 
 
 def pair_rows(
@@ -162,6 +159,24 @@ def _suits(value: Tensor, wide: Tensor) -> bool:
 def as_array(value: Tensor) -> Any:
     """The numbers in memory; those of bfloat16 as their bits."""
     return value.view(torch.uint16).numpy() if value.dtype is torch.bfloat16 else value.numpy()
+
+
+def rows_of(value: Tensor) -> Tensor:
+    """Values (batch, channels, height, width) as (batch * height, width * channels).
+
+    Copied unless they are channels-last.
+    """
+    return value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous()
+
+
+def rows_apart(made: Tensor) -> tuple[Any, int]:
+    """The memory of values (batch, height, width, channels), and how far apart their rows lie in it.
+
+    They may be parts of longer rows.
+    """
+    rows = made.view(-1, made.shape[2] * made.shape[3])
+    apart = rows.stride(0)
+    return as_array(rows.as_strided(((len(rows) - 1) * apart + rows.shape[1],), (1,))), apart
 
 
 def is_worth_it(value: Tensor) -> bool:

@@ -9,6 +9,7 @@ every value records its own :class:`BatchAxis`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -61,6 +62,14 @@ class StepShape:
     def pairs(self) -> int:
         """Sequence-reference pairs, the rows of the backward pass."""
         return self.sequences * self.references
+
+    def pairs_of_sequences(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
+        """Each sequence and its pairs, of the pairs from ``first`` on and before ``last``."""
+        for sequence in range(self.sequences):
+            begin = sequence * self.references
+            part = slice(max(first, begin), min(last, begin + self.references))
+            if part.start < part.stop:
+                yield sequence, part
 
     def sequence_part(self, value: Tensor, batch: BatchAxis) -> Tensor:
         """Rows of the sequences, batch axis unfolded to (outer, sequences, 1, inner)."""

@@ -7,6 +7,7 @@ operations without an exact rule are refused here.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,12 @@ class Program:
         for info in self.infos.values():
             infos.extend(info if isinstance(info, tuple) else (info,))
         return [info for info in infos if info.batch is not None]
+
+    def readers(self) -> Counter[str]:
+        """How many operations read each value; the output is read once more."""
+        found = Counter(ref.name for step in self.steps for ref in step.call.inputs)
+        found[self.output] += 1
+        return found
 
     def require_supported(self) -> None:
         """Raise UnsupportedModelError that names every operation without a rule."""

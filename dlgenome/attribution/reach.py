@@ -143,7 +143,8 @@ def _of_convolution(step: Step, around: Surroundings) -> Reach | None:
     if general and general[0]:
         return None
     stride, padding, dilation = (
-        _number(args[place] if len(args) > place else neutral) for place, neutral in ((3, 1), (4, 0), (5, 1))
+        one_number(args[place] if len(args) > place else neutral)
+        for place, neutral in ((3, 1), (4, 0), (5, 1))
     )
     if stride != 1 or not isinstance(dilation, int):
         return None
@@ -157,7 +158,7 @@ def _inside(rule: Rule) -> Rule:
     return rule.rule if isinstance(rule, NarrowConvolution) else rule
 
 
-def _number(value: Any) -> Any:
+def one_number(value: Any) -> Any:
     """The one number of a list of one, else the argument itself."""
     return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
 

@@ -32,14 +32,15 @@ def put_together(program: Program) -> Program:
 
     A batch normalisation of what a convolution or a dense layer makes becomes part of their weights, and
     ``a + relu(b)`` and maxima over windows of ``relu(a)`` one operation each, wherever nothing else reads
-    what lies between. Not among the last operations, which are few numbers in float64.
+    what lies between. Not among the last operations, which are few numbers in float64. Positions that the
+    output does not depend on are cut off, and towers of residual layers become one operation each.
     """
     own = _with_relus_inside(with_narrow_values(_with_normalised_weights(program)))
     return with_towers(cropped(own))
 
 
 def _with_normalised_weights(program: Program) -> Program:
-    precise, makers, readers = precise_steps(program), _makers(program), _readers(program)
+    precise, makers, readers = precise_steps(program), _makers(program), program.readers()
     steps, gone, parameters = list[Step](), set[str](), dict(program.parameters)
     for step in program.steps:
         norm = _alone(step, makers, readers, BatchNorm) if step.call.op is getitem else None
@@ -95,13 +96,6 @@ def _makers(program: Program) -> dict[str, Step]:
     return {step.call.name: step for step in program.steps}
 
 
-def _readers(program: Program) -> Counter[str]:
-    """How many operations read each value; the output is read once more."""
-    readers = Counter(ref.name for step in program.steps for ref in step.call.inputs)
-    readers[program.output] += 1
-    return readers
-
-
 def _without(program: Program, gone: set[str]) -> Program:
     """The program without operations that nothing reads any more."""
     infos = {name: info for name, info in program.infos.items() if name not in gone}
@@ -109,7 +103,7 @@ def _without(program: Program, gone: set[str]) -> Program:
 
 
 def _with_relus_inside(program: Program) -> Program:
-    precise, makers, readers = precise_steps(program), _makers(program), _readers(program)
+    precise, makers, readers = precise_steps(program), _makers(program), program.readers()
     steps: list[Step] = []
     gone: set[str] = set()
     for step in program.steps:

@@ -17,7 +17,7 @@ import torch
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.lowering import GET_ITEM, Program, Step
 from dlgenome.attribution.narrow import NarrowConvolution
-from dlgenome.attribution.reach import is_along_positions
+from dlgenome.attribution.reach import is_along_positions, one_number
 from dlgenome.attribution.rules.base import Call, Ref, Rule, fill
 from dlgenome.attribution.rules.convolution import Convolution
 from dlgenome.attribution.rules.cropped import CroppedResidualRelu, Place, Spread, SpreadConvolution
@@ -79,7 +79,7 @@ def with_towers(program: Program) -> Program:
     steps, infos = list[Step](), dict(program.infos)
     for step in program.steps:
         if step.call.name in towers:
-            steps += _together(towers[step.call.name], infos)
+            steps += [_reading(part, spread) for part in _together(towers[step.call.name], infos)]
         elif step.call.name not in gone:
             steps.append(_reading(step, spread))
     for name in gone - towers.keys():
@@ -89,7 +89,7 @@ def with_towers(program: Program) -> Program:
 
 def _spread_alone(program: Program, towers: Mapping[str, list[_Found]]) -> dict[str, Ref]:
     """What operations read that only put the multiplier of a tower between zeros, which it does itself."""
-    readers = _readers(program)
+    readers = program.readers()
     found = {}
     for step in program.steps:
         name = step.call.inputs[0].name
@@ -110,16 +110,9 @@ def _reading(step: Step, instead: dict[str, Ref]) -> Step:
     return replace(step, call=replace(call, args=args, kwargs=kwargs, inputs=inputs))
 
 
-def _readers(program: Program) -> Counter[str]:
-    """How many operations read each value; the output is read once more."""
-    readers = Counter(ref.name for step in program.steps for ref in step.call.inputs)
-    readers[program.output] += 1
-    return readers
-
-
 def _towers(program: Program) -> list[list[_Found]]:
     makers = {step.call.name: step for step in program.steps}
-    readers = _readers(program)
+    readers = program.readers()
     towers: dict[str, list[_Found]] = {}
     for step in program.steps:
         found = _layer(step, makers, readers, program)
@@ -176,8 +169,11 @@ def _cuts(ref: Ref, makers: Mapping[str, Step], readers: Counter[str]) -> tuple[
     step = makers.get(ref.name)
     if step is None or type(step.rule) is not Slice or readers[ref.name] != 1:
         return ()
-    together = is_along_positions(step.call) and step.call.argument(4, "step", 1) == 1
-    if not together and step.call.input_infos[0] != step.call.output:
+    call = step.call
+    bounds = [call.argument(2, "start"), call.argument(3, "end")]
+    known = all(bound is None or isinstance(bound, int) for bound in bounds)
+    together = known and is_along_positions(call) and call.argument(4, "step", 1) == 1
+    if not together and (is_along_positions(call) or call.input_infos[0] != call.output):
         return ()
     return (step, *_cuts(step.call.inputs[0], makers, readers))
 
@@ -203,7 +199,7 @@ def _moves(call: Call, program: Program) -> tuple[int, int, int] | None:
     """Padding, dilation and taps; None unless weights are parameters, as many outputs as channels."""
     weight, bias = call.args[1], call.argument(2, "bias")
     stride, padding, dilation = (
-        _number(call.argument(place, name, neutral))
+        one_number(call.argument(place, name, neutral))
         for place, name, neutral in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
     )
     if call.kwargs or not _is_parameter(weight, program) or stride != 1 or call.argument(6, "groups", 1) != 1:
@@ -218,11 +214,6 @@ def _moves(call: Call, program: Program) -> tuple[int, int, int] | None:
 def _is_parameter(argument: Any, program: Program) -> bool:
     value = program.parameters.get(argument.name) if isinstance(argument, Ref) else None
     return value is not None and value.dtype is torch.float32 and value.device.type == "cpu"
-
-
-def _number(value: Any) -> Any:
-    """The one number of a list of one, else the argument itself."""
-    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
 
 
 def _together(tower: list[_Found], infos: dict[str, ValueInfo | tuple[ValueInfo, ...]]) -> list[Step]:

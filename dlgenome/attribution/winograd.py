@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlgenome.attribution.kernels import rows_apart, rows_of
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TILES = 200
 """Tiles at once, at most: enough for fast products of matrices, few enough for the cache."""
 _COMBINING = 50
 """Multiplications that take as long as one number of the combinations before or after the products."""
-_WORTH_IT = 0.9
+WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
 _LANES = 16
 """Outputs that the processor computes at once; products of other widths are slower."""
@@ -128,14 +129,14 @@ class Winograd:
         filled = torch.zeros(self._outputs) if bias is None else bias
         self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
 
-    def pays(self, value: Tensor) -> bool:
+    def suits(self, value: Tensor) -> bool:
         """Whether the value is of a kind that is known, and as long as it takes to be faster so."""
         size = self._size(value)
         if value.dtype is not torch.float32 or size < 1:
             return False
         a_tile = self._scheme.cost_of_tile(self._outputs, self._channels, self._width)
         n_tiles = self._scheme.n_tiles(size, self._dilation) + self._beyond
-        return a_tile * n_tiles <= _WORTH_IT * self._width * self._channels * self._outputs * size
+        return a_tile * n_tiles <= WORTH_IT * self._width * self._channels * self._outputs * size
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
@@ -148,10 +149,8 @@ class Winograd:
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
-        rows = value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous().numpy()
-        results = made.view(-1, made.shape[2] * made.shape[3])
-        apart = results.stride(0)
-        everywhere = results.as_strided(((len(rows) - 1) * apart + results.shape[1],), (1,)).numpy()
+        rows = rows_of(value).numpy()
+        everywhere, apart = rows_apart(made)
         room, lots = self._lots(len(rows), made.shape[2])
         combined = value.new_empty(self._scheme.n_points, room + self._beyond, self._channels)
         products = value.new_empty(self._scheme.n_points, room, self._weights[0].shape[2])
@@ -204,19 +203,16 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
     """The convolution with weights (outputs, channels, 1, width); None where no length makes it faster."""
     outputs, channels, height, width = weight.shape
     known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width > 2
-    scheme = _scheme_for(width)
-    plain = scheme.n_outputs * width * channels * outputs
-    if not known or scheme.cost_of_tile(outputs, channels, width) > _WORTH_IT * plain:
+    if not known or cost_of_place(weight) > WORTH_IT * width * channels * outputs:
         return None
     return Winograd(weight, bias, padding, dilation)
 
 
-def multiplications(weight: Tensor) -> float:
-    """How many a place takes, with what takes as long, by this or by a library, whichever takes fewer."""
+def cost_of_place(weight: Tensor) -> float:
+    """Multiplications of a library in the time that a place takes, with all that is around the products."""
     outputs, channels, _, width = weight.shape
-    scheme, plain = _scheme_for(width), _WORTH_IT * width * channels * outputs
-    fewer = scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
-    return min(plain, fewer) if width > 2 and weight.dtype is torch.float32 else plain
+    scheme = _scheme_for(width)
+    return scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
 
 
 def _scheme_for(width: int) -> _Scheme:

@@ -204,3 +204,22 @@ def test_every_other_way_of_explaining_gets_float32_from_its_relus(
     rounded, exact = found
     assert rounded.dtype == np.float32
     assert np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("moves", [{"stride": 2}, {"groups": 2}, {"padding": 4}], ids=str)
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+def test_any_convolution_may_be_rounded(
+    moves: dict[str, Any], activation: type[nn.Module], random_codes: Any
+) -> None:
+    """Those that move otherwise have another way back."""
+    network = nn.Sequential(
+        nn.Conv1d(4, 32, 7), nn.ReLU(), nn.Conv1d(32, 32, 3, **moves), activation(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 1),
+    ).eval()  # fmt: skip
+    codes, references = random_codes(7, 2, 60), random_codes(8, 2, REFERENCES, 60)
+    program = lower(capture(network, (4, 60)))
+    wide = lower(capture(network.double(), (4, 60), dtype=torch.float64))
+    (exact,) = explainer(wide, torch.float64).explain(codes, references)
+    (found,) = explainer(with_narrow_convolutions(program)).explain(codes, references)
+    difference = np.abs(found.hypothetical - exact.hypothetical).max()
+    assert 0 < difference < 0.03 * np.abs(exact.hypothetical).max()

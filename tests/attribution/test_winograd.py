@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlgenome.attribution import winograd as room
+from dlgenome.attribution import convolving
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.convolving import Geometry, adjoint, adjoint_onto, convolution
 from dlgenome.attribution.deeplift import DeepLift
@@ -155,10 +155,10 @@ def test_it_is_not_taken_where_most_of_a_tile_is_outside() -> None:
     outputs, channels, width = WORTH_IT
     made = winograd(torch.zeros(outputs, channels, 1, width), None, 0, 64)
     assert made is not None
-    assert made.pays(torch.zeros(1, channels, 1, 1000))
-    assert not made.pays(torch.zeros(1, channels, 1, 128 + 90))
-    assert not made.pays(torch.zeros(1, channels, 1, 100))
-    assert not made.pays(torch.zeros(1, channels, 1, 1000, dtype=torch.float64))
+    assert made.suits(torch.zeros(1, channels, 1, 1000))
+    assert not made.suits(torch.zeros(1, channels, 1, 128 + 90))
+    assert not made.suits(torch.zeros(1, channels, 1, 100))
+    assert not made.suits(torch.zeros(1, channels, 1, 1000, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("stride", "groups", "height"), [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)])
@@ -196,7 +196,7 @@ def test_scores_are_as_near_to_float64_as_those_of_the_library(monkeypatch: pyte
     )  # fmt: skip
     exact = _scores(network.double(), torch.float64)
     faster = _scores(network.float(), torch.float32)
-    monkeypatch.setattr(room, "_WORTH_IT", 0)
+    monkeypatch.setattr(convolving, "_by_own_passes", lambda *arguments: None)
     plain = _scores(network.float(), torch.float32)
     assert not np.array_equal(faster, plain)
     error, error_of_library = (

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.kernels import as_array, in_threads
-from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Rule
 from dlgenome.attribution.tiles.convolution import packed_weights
 from dlgenome.attribution.tiles.instructions import SIDE
@@ -78,10 +77,11 @@ class BoundTower(Tower):
         sizes = [layer.width * self._channels for layer in layers]
         self._record_size = sum(sizes)
         self._layers = Layers(
-            **{
-                name: np.array([getattr(layer, name) for layer in layers])
-                for name in ("width", "start", "padding", "dilation", "taps")
-            },
+            width=np.array([layer.width for layer in layers]),
+            start=np.array([layer.start for layer in layers]),
+            padding=np.array([layer.padding for layer in layers]),
+            dilation=np.array([layer.dilation for layer in layers]),
+            taps=np.array([layer.taps for layer in layers]),
             weight=_begins([len(part) for part in onward]),
             record=_begins(sizes),
         )
@@ -92,6 +92,7 @@ class BoundTower(Tower):
         record = rows.new_empty(
             len(rows), self._record_size, dtype=torch.bfloat16 if self.narrow else torch.float32
         )
+        assert record.data_ptr() % 64 == 0, "torch aligns memory to lines of the cache"
         made = rows.new_empty(len(rows), self.layers[-1].width, self._channels)
         values, records, out = as_array(rows), as_array(record), as_array(made.flatten(1))
 
@@ -116,7 +117,7 @@ class BoundTower(Tower):
         multipliers, out = as_array(rows), as_array(made.flatten(1))
 
         def work(first: int, last: int) -> None:
-            for sequence, pairs in _pairs_of_sequences(saved.step, first, last):
+            for sequence, pairs in saved.step.pairs_of_sequences(first, last):
                 backward_rows(
                     own[sequence], others[pairs], multipliers[pairs], at, self._layers, self._channels,
                     self._n_pieces, self._back, out[pairs],
@@ -133,10 +134,3 @@ def _rows(value: Tensor) -> Tensor:
 
 def _begins(sizes: Sequence[int]) -> Any:
     return np.array([0, *accumulate(sizes[:-1])])
-
-
-def _pairs_of_sequences(step: StepShape, first: int, last: int) -> list[tuple[int, slice]]:
-    """Each sequence and its pairs, of the pairs from ``first`` on and before ``last``."""
-    firsts = [(sequence, sequence * step.references) for sequence in range(step.sequences)]
-    parts = [(s, slice(max(first, at), min(last, at + step.references))) for s, at in firsts]
-    return [(sequence, part) for sequence, part in parts if part.start < part.stop]

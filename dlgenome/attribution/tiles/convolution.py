@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlgenome.attribution.kernels import as_array, in_threads
+from dlgenome.attribution.kernels import as_array, in_threads, rows_apart, rows_of
 from dlgenome.attribution.tiles.instructions import BLOCK, SIDE
 from dlgenome.attribution.tiles.kernels import N_PIECES, Shape, convolve, n_made
 from dlgenome.attribution.tiles.processor import has_tiles
@@ -33,10 +33,10 @@ class TiledConvolution:
         at_once = max(1, min(_GROUPS_AT_ONCE, _BYTES_AT_ONCE // group))
         self._shape = Shape(channels, outputs, width, padding, dilation, n_pieces, at_once)
         self._weights = as_array(packed_weights(weight[:, :, 0], n_pieces, at_once))
-        self._bias = (torch.zeros(outputs) if bias is None else bias.float()).numpy()
+        self._bias = (torch.zeros(outputs) if bias is None else bias.float().contiguous()).numpy()
         self._made = weight.dtype
 
-    def pays(self, value: Tensor) -> bool:
+    def suits(self, value: Tensor) -> bool:
         """Whether the value is of a kind that is known."""
         known = value.dtype is torch.float32 or value.dtype is self._made
         return known and value.numel() > 0 and n_made(value.shape[3], self._shape) > 0
@@ -53,10 +53,8 @@ class TiledConvolution:
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
-        rows = as_array(value.permute(0, 2, 3, 1).flatten(0, 1).flatten(1).contiguous())
-        results = made.view(-1, made.shape[2] * made.shape[3])
-        apart = results.stride(0)
-        everywhere = as_array(results.as_strided(((len(rows) - 1) * apart + results.shape[1],), (1,)))
+        rows = as_array(rows_of(value))
+        everywhere, apart = rows_apart(made)
 
         def work(first: int, last: int) -> None:
             shape, out = self._shape, everywhere[first * apart :]

@@ -25,16 +25,19 @@ from dlgenome.compiled import compiled
 
 Numbers = NDArray[np.float32]
 Pieces = NDArray[np.uint16]
-_SLAB = 512
-"""Positions whose sums stay in the second-level cache while all weights pass by."""
+_AT_ONCE = 512
+"""Places whose sums stay in the second-level cache while all weights pass by."""
 _LINE = 64
 """Bytes."""
 N_PIECES = 3
 """bfloat16 numbers that add up to one of float32."""
 
-_block_of_float32 = block_of_sums(N_PIECES, [(0, 2), (0, 1), (1, 1), (1, 0), (0, 0), (2, 0)])
-"""Products of two that are together less than a part in 2^24 of the largest are left out."""
-_block_of_bfloat16 = block_of_sums(1, [(0, 0)])
+_small_products = block_of_sums(N_PIECES, [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0)])
+"""Three more are less than a part in 2^24 of the largest, and left out."""
+_large_products = block_of_sums(N_PIECES, [(0, 0)])
+_only_products = block_of_sums(1, [(0, 0)])
+SMALL, LARGE = 0, 1
+"""Parts of a sum. All small products come first: each that is added to a large sum rounds it once more."""
 
 
 class Shape(NamedTuple):
@@ -47,7 +50,7 @@ class Shape(NamedTuple):
     dilation: int
     n_pieces: int
     at_once: int
-    """Groups of 32 channels whose weights are used on a whole slab before the next ones."""
+    """Groups of 32 channels whose weights are used at many places before the next ones."""
 
 
 @compiled
@@ -120,39 +123,63 @@ def taps_seen(start: int, dilation: int, width: int, length: int) -> tuple[int, 
 
 
 @compiled
-def add_block(
-    pieces: Pieces, room: int, group: int, start: int, length: int, shape: Shape, weights: Pieces,
-    weight: int, sums: Numbers, place: int, groups: int, onto: bool,
-) -> None:  # fmt: skip
-    """Sums at 32 places of 32 outputs over some groups of channels, from ``group`` on."""
-    first, last = taps_seen(start, shape.dilation, shape.width, length)
-    value = (group * shape.n_pieces * room + SIDE + start) * SIDE
-    tap_apart, piece_apart = shape.dilation * SIDE, room * SIDE
-    if shape.n_pieces == 1:
-        _block_of_bfloat16(
-            pieces, value, tap_apart, piece_apart, weights, weight, sums, place, first, last, groups, onto
-        )
-    else:
-        _block_of_float32(
-            pieces, value, tap_apart, piece_apart, weights, weight, sums, place, first, last, groups, onto
-        )
+def first_part(n_pieces: int) -> int:
+    """That a sum begins with: numbers of one piece have large products only."""
+    return SMALL if n_pieces == N_PIECES else LARGE
 
 
 @compiled
-def _put(sums: Numbers, room: int, n_places: int, out: Any, o: int, bias: Numbers, onto: bool) -> None:
-    """Write what is (groups of outputs, room, 32) to (places, outputs), or add it there."""
+def add_block(
+    pieces: Pieces, room: int, group: int, start: int, length: int, shape: Shape, weights: Pieces,
+    weight: int, sums: Numbers, place: int, groups: int, part: int, onto: bool,
+) -> None:  # fmt: skip
+    """One part of the sums at 32 places of 32 outputs, over some groups of channels, from ``group`` on."""
+    first, last = taps_seen(start, shape.dilation, shape.width, length)
+    value = (group * shape.n_pieces * room + SIDE + start) * SIDE
+    tap, piece = shape.dilation * SIDE, room * SIDE
+    if shape.n_pieces == 1:
+        _only_products(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
+    elif part == SMALL:
+        _small_products(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
+    else:
+        _large_products(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
+
+
+@compiled
+def _put(sums: Numbers, n_places: int, out: Any, first: int, bias: Numbers, onto: bool) -> None:
+    """Write what is (groups of outputs, places, 32) to (places, outputs), or add it there."""
     outputs = bias.size
     whole = outputs - outputs % LANES
     for place in range(n_places):
         for output in range(0, whole, LANES):
-            made = load(sums, ((output // SIDE) * room + place) * SIDE + output % SIDE)
-            at = o + place * outputs + output
+            made = load(sums, ((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE)
+            at = first + place * outputs + output
             store(out, at, plus(made, load(out, at) if onto else load(bias, output)))
         for output in range(whole, outputs):
-            made_one = sums[((output // SIDE) * room + place) * SIDE + output % SIDE]
-            at = o + place * outputs + output
-            sum_of_one = made_one + (wide(out[at]) if onto else bias[output])
-            out[at] = stored(sum_of_one, out[at])
+            one = sums[((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE]
+            at = first + place * outputs + output
+            total = one + (wide(out[at]) if onto else bias[output])
+            out[at] = stored(total, out[at])
+
+
+@compiled
+def _sum_up(
+    pieces: Pieces, room: int, begin: int, end: int, length: int, shape: Shape, weights: Pieces, sums: Numbers
+) -> None:
+    """The convolution at some places, (groups of outputs, places, 32)."""
+    groups, first = n_groups(shape.channels), first_part(shape.n_pieces)
+    for part in range(first, LARGE + 1):
+        weight = 0
+        for group in range(0, groups, shape.at_once):
+            some, onto = min(shape.at_once, groups - group), part > first or group > 0
+            for panel in range(n_groups(shape.outputs)):
+                for place in range(begin, end, SIDE):
+                    to = (panel * _AT_ONCE + place - begin) * SIDE
+                    add_block(
+                        pieces, room, group, place - shape.padding, length, shape, weights, weight, sums, to,
+                        some, part, onto,
+                    )  # fmt: skip
+                weight += shape.width * some * shape.n_pieces * BLOCK
 
 
 @compiled
@@ -168,23 +195,12 @@ def convolve(
     configure(FULL_TILES)
     length = rows.shape[1] // shape.channels
     size, room = n_made(length, shape), length + 3 * SIDE
-    groups, panels = n_groups(shape.channels), n_groups(shape.outputs)
-    pieces = no_pieces(groups * shape.n_pieces * room * SIDE)
-    sums = zeros(panels * _SLAB * SIDE)
+    pieces = no_pieces(n_groups(shape.channels) * shape.n_pieces * room * SIDE)
+    sums = zeros(n_groups(shape.outputs) * _AT_ONCE * SIDE)
     for row in range(rows.shape[0]):
         take_apart(rows[row], 0, length, shape.channels, shape.n_pieces, pieces, room)
-        for begin in range(0, size, _SLAB):
-            end = min(size, begin + _SLAB)
-            weight = 0
-            for group in range(0, groups, shape.at_once):
-                some = min(shape.at_once, groups - group)
-                for panel in range(panels):
-                    for place in range(begin, end, SIDE):
-                        to = (panel * _SLAB + place - begin) * SIDE
-                        add_block(
-                            pieces, room, group, place - shape.padding, length, shape, weights, weight, sums,
-                            to, some, group > 0,
-                        )  # fmt: skip
-                    weight += shape.width * some * shape.n_pieces * BLOCK
-            _put(sums, _SLAB, end - begin, out, row * apart + begin * shape.outputs, bias, onto)
+        for begin in range(0, size, _AT_ONCE):
+            end = min(size, begin + _AT_ONCE)
+            _sum_up(pieces, room, begin, end, length, shape, weights, sums)
+            _put(sums, end - begin, out, row * apart + begin * shape.outputs, bias, onto)
     configure(before)

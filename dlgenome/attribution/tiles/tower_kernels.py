@@ -20,10 +20,12 @@ from dlgenome.attribution.tiles.instructions import (
     read_configuration,
 )
 from dlgenome.attribution.tiles.kernels import (
+    LARGE,
     Numbers,
     Pieces,
     Shape,
     add_block,
+    first_part,
     n_groups,
     no_pieces,
     put_apart,
@@ -96,7 +98,7 @@ def forward_rows(
             shape = _shape(channels, layers, number, padding, n_pieces)
             _clear_after(pieces, groups * n_pieces, room, seen)
             layer_bias = bias[number * channels : (number + 1) * channels]
-            c, begin = record[row, layers.record[number] :], layers.weight[number]
+            c, weight = record[row, layers.record[number] :], layers.weight[number]
             ready, ahead = 0, shape.dilation * (shape.width - 1) - padding
             for place in range(0, width, _SLAB):
                 end = min(width, place + _SLAB)
@@ -104,7 +106,7 @@ def forward_rows(
                 wanted = max(ready, min(seen, end + ahead))
                 take_apart(h, ready, wanted, channels, n_pieces, pieces, room)
                 ready = wanted
-                _sum_up(pieces, room, place, end, seen, shape, weights, begin, sums)
+                _sum_up(pieces, room, place, end, seen, shape, weights, weight, sums)
                 _add_relu(sums, layer_bias, h, start, place, end, c)
             seen = width
         out[row] = h[: seen * channels]
@@ -135,10 +137,10 @@ def backward_rows(
         for number in range(layers.width.size - 1, -1, -1):
             width, base = layers.width[number], first - layers.start[number]
             seen = layers.width[number - 1] if number > 0 else length
-            back = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
-            shape = _shape(channels, layers, number, back, n_pieces)
+            padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
+            shape = _shape(channels, layers, number, padding, n_pieces)
             part = slice(layers.record[number], layers.record[number] + width * channels)
-            ready, begin = 0, layers.weight[number]
+            ready, weight = 0, layers.weight[number]
             x, r = own[part], records[pair, part]
             _clear_after(pieces, groups * n_pieces, room, width)
             for place in range(0, seen, _SLAB):
@@ -147,7 +149,7 @@ def backward_rows(
                 wanted = max(ready, min(width, end + layers.padding[number]))
                 _slopes_apart(x, r, m, first, ready, wanted, channels, pieces, n_pieces, room)
                 ready = wanted
-                _sum_up(pieces, room, place, end, width, shape, weights, begin, sums)
+                _sum_up(pieces, room, place, end, width, shape, weights, weight, sums)
                 _add(sums, m, base, place, end, channels)
             first = base
     configure(before)
@@ -177,8 +179,12 @@ def _sum_up(
         of_panel = weight + panel * shape.width * groups * shape.n_pieces * BLOCK
         for place in range(begin, end, SIDE):
             to = (panel * _SLAB + place - begin) * SIDE
-            start = place - shape.padding
-            add_block(pieces, room, 0, start, length, shape, weights, of_panel, sums, to, groups, False)
+            start, first = place - shape.padding, first_part(shape.n_pieces)
+            for part in range(first, LARGE + 1):
+                add_block(
+                    pieces, room, 0, start, length, shape, weights, of_panel, sums, to, groups, part,
+                    part > first,
+                )  # fmt: skip
 
 
 @compiled

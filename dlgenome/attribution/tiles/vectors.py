@@ -122,7 +122,8 @@ def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
     """Put two vectors into an array past the caches, whole lines of them at once.
 
     For what is not read soon: the memory is not read before it is written. The place must be a multiple of
-    two vectors from the beginning of an array that is aligned to 64 bytes.
+    two vectors from the beginning of an array that is aligned to 64 bytes. Another thread sees it only after
+    something that orders memory, such as the lock by which it learns of it.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

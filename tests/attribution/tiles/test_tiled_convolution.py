@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlgenome.attribution.convolving import Geometry, adjoint, adjoint_onto, convolution
+from dlgenome.attribution.convolving import Geometry, _by_own_passes, adjoint, adjoint_onto, convolution
 from dlgenome.attribution.tiles.convolution import TiledConvolution, tiled
 from dlgenome.attribution.tiles.kernels import n_made, no_pieces, take_apart, taps_seen
-from dlgenome.attribution.winograd import multiplications
 
 WORTH_IT = (64, 64, 3)
 """Outputs, inputs and width of a convolution that is faster so."""
@@ -223,21 +222,28 @@ def test_it_is_taken_where_it_is_faster() -> None:
     left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (480, 320, 8), (200, 300, 11)]
     for outputs, channels, width in [*taken, *left]:
         weight = torch.zeros(outputs, channels, 1, width)
-        made = tiled(weight, None, 0, 1, at_most=multiplications(weight))
-        assert (made is not None) == ((outputs, channels, width) in taken)
+        made = _by_own_passes(weight, None, Geometry((1, 1), (0, 0), (1, 1), 1))
+        assert isinstance(made, TiledConvolution) == ((outputs, channels, width) in taken)
     weight = torch.zeros(64, 64, 1, 3)
     assert tiled(weight.double(), None, 0, 1, at_most=1e9) is None
     assert tiled(weight.view(64, 64, 3, 1), None, 0, 1, at_most=1e9) is None
     assert tiled(weight.bfloat16(), None, 0, 1, at_most=1e9) is not None
 
 
+def test_a_bias_need_not_lie_in_one_piece() -> None:
+    value, (weight, _) = CASES[8].value(), CASES[8].weights()
+    for bias in (torch.randn(1).expand(64), torch.randn(128)[::2]):
+        made = TiledConvolution(weight, bias, 64, 64)(value)
+        assert torch.equal(made, TiledConvolution(weight, bias.clone(), 64, 64)(value))
+
+
 def test_a_value_too_short_for_the_kernel_is_the_librarys() -> None:
     weight = torch.zeros(64, 64, 1, 3)
     convolve = TiledConvolution(weight, None, 0, 8)
-    assert not convolve.pays(torch.zeros(1, 64, 1, 16))
-    assert convolve.pays(torch.zeros(1, 64, 1, 17))
-    assert not convolve.pays(torch.zeros(1, 64, 1, 17, dtype=torch.float64))
-    assert not convolve.pays(torch.zeros(0, 64, 1, 17))
+    assert not convolve.suits(torch.zeros(1, 64, 1, 16))
+    assert convolve.suits(torch.zeros(1, 64, 1, 17))
+    assert not convolve.suits(torch.zeros(1, 64, 1, 17, dtype=torch.float64))
+    assert not convolve.suits(torch.zeros(0, 64, 1, 17))
     assert n_made(17, convolve._shape) == 1
 
 

@@ -16,10 +16,11 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
-from dlgenome.attribution.methods import DEEPLIFT
+from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.tower import Tower
+from dlgenome.attribution.rulesets import RuleSet
 
 LENGTH, REFERENCES = 300, 3
 
@@ -166,7 +167,7 @@ def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(
 
 
 class Changed(Network.Module):
-    """The same network, with one thing that towers do not have."""
+    """The same network, with one thing that towers do not have; "weights" are made of others."""
 
     def __init__(self, change: str) -> None:
         channels = 40 if change == "channels" else 32
@@ -195,7 +196,7 @@ def test_other_networks_have_no_towers(change: str) -> None:
     assert found_in(program_of(Changed(change).eval())) == []
 
 
-@pytest.mark.parametrize("change", ["groups"])
+@pytest.mark.parametrize("change", ["groups", "weights"])
 def test_a_layer_of_another_kind_is_no_part_of_a_tower(change: str) -> None:
     """One layer before it and one after it are not enough."""
     assert found_in(program_of(Changed(change).eval())) == []
@@ -206,6 +207,29 @@ def test_a_row_too_large_for_the_cache_is_explained_layer_by_layer(monkeypatch: 
     assert len(found_in(program)) == 1
     monkeypatch.setattr(towers, "_CACHE", 32 * 4 * LENGTH // 3)
     assert found_in(program) == []
+
+
+@pytest.mark.parametrize("rules", ["gradient", "guided-backprop", "passthrough"])
+def test_other_ways_of_explaining_have_no_towers(rules: RuleSet) -> None:
+    engine = Method(rules).engine(program_of(Network().build()), StepShape(1, REFERENCES))
+    assert not any(isinstance(step.rule, Tower) for step in engine.program.steps)
+
+
+def test_the_first_value_may_be_read_elsewhere() -> None:
+    class Again(Network.Module):
+        def forward(self, x: Tensor) -> Any:
+            first = x = self.first(x).relu()
+            for layer in self.layers:
+                x = x + layer(x).relu()
+            return self.head((x + first)[:, :, 100:150].mean(2))
+
+    network, step = Again(Network()).eval(), StepShape(2, REFERENCES)
+    program, rows = program_of(network), rows_of(step)
+    assert len(found_in(program)) == 1
+    found = DEEPLIFT.engine(program, step).run(rows, 1)
+    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    scale = float(exact.multipliers[0].abs().max())
+    torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-5 * scale)
 
 
 def test_a_tower_may_end_where_several_operations_read_it() -> None:
