@@ -17,9 +17,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from dlgenome.allocator import keep_freed_memory
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
-from dlgenome.attribution.devices import automatic_batch_size, keep_freed_memory, resolve_device
+from dlgenome.attribution.devices import automatic_batch_size, resolve_device
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.readout import Readout
 from dlgenome.model.architectures.bpnet import BPNet

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.task import Prepared, Scores, Task
+from dlgenome.allocator import keep_freed_memory
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
-from dlgenome.attribution.devices import allow_tf32, automatic_batch_size, keep_freed_memory
+from dlgenome.attribution.devices import allow_tf32, automatic_batch_size
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.narrow import with_narrow_convolutions
 from dlgenome.attribution.readout import Readout

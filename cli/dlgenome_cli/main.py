@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from dlgenome.allocator import keep_freed_memory
 from dlgenome.config_files import key_of_field
 from dlgenome.errors import DlgenomeError, Interrupted, UsageError
 from dlgenome_cli.attribute import attribute
@@ -119,6 +120,7 @@ cli.add_command(presets)
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()  # before libraries start threads
     try:
         try:
             interrupt_on_signals()

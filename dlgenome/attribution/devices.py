@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-
 import torch
 
 from dlgenome.attribution.lowering import Program
@@ -26,7 +22,6 @@ _CPU_VALUE_BYTES_OF_LARGE_MODELS = 128 * 2**20
 """The same where more values make up for reading many weights."""
 _PAIRS_FOR_WEIGHTS = 80
 """With so many, reading the weights costs little beside using them."""
-_MALLOPT_MMAP_THRESHOLD, _MALLOPT_TRIM_THRESHOLD, _MALLOPT_ARENA_MAX = -3, -1, -8
 
 
 def resolve_devices(name: str) -> tuple[torch.device, ...]:
@@ -125,19 +120,3 @@ def _references_at_once(about: int, n_references: int) -> int:
 def _largest_weight(program: Program) -> int:
     """Bytes; each step reads all of it, which only pays with enough values to use it on."""
     return max((tensor.nbytes for tensor in program.parameters.values()), default=0)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
-
-    Every step frees and takes the same large values; without this each one is mapped and zeroed anew, which
-    costs about as much as the arithmetic. All threads share what is kept. Does nothing on other systems, or
-    where the user tuned malloc.
-    """
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MALLOPT_MMAP_THRESHOLD, 2**30)
-        mallopt(_MALLOPT_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MALLOPT_ARENA_MAX, 1)

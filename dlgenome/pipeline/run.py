@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import torch
 
-from dlgenome.attribution.devices import keep_freed_memory
+from dlgenome.allocator import keep_freed_memory
 from dlgenome.config import RunConfig, default_threads
 from dlgenome.errors import CompletenessError, InputError, Interrupted
 from dlgenome.pipeline.faults import GuardedExplainer

@@ -19,7 +19,7 @@ from typing import cast
 
 import torch
 
-from dlgenome.attribution.devices import keep_freed_memory
+from dlgenome.allocator import keep_freed_memory
 from dlgenome.config import RunConfig
 from dlgenome.errors import Interrupted
 from dlgenome.model.targets import parse_targets
