@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlgenome.attribution import cropping, winograd
+from dlgenome.attribution import cropping, towers, winograd
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.deeplift import DeepLift
@@ -30,6 +30,7 @@ from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.linear import Identity, Linear
 from dlgenome.attribution.rulesets import RULE_SETS, SIGNED, with_rules
 from dlgenome.attribution.signed import SignedEngine
+from dlgenome.attribution.tiles.processor import has_tiles
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
@@ -307,15 +308,22 @@ def test_gradients_that_stand_in_for_rules_are_the_same() -> None:
     assert_same(expected, DEEPLIFT.engine(program, STEP).run(one_hot(LENGTH), 2))
 
 
-@pytest.mark.parametrize("worth_it", [0, 10], ids=["as the library does", "with fewer products"])
+@pytest.mark.parametrize("way", ["library", "fewer products", "tiles", "tower"])
 @pytest.mark.parametrize(
     ("width", "start", "stop"), [(3, 10, 40), (3, 0, 30), (3, 31, 60), (4, 20, 40), (5, 15, 58), (2, 20, 40)]
 )
 def test_layers_of_many_channels_may_end_on_one_side_first(
-    width: int, start: int, stop: int, worth_it: float, monkeypatch: pytest.MonkeyPatch
+    width: int, start: int, stop: int, way: str, request: pytest.FixtureRequest
 ) -> None:
     """The library then adds to values of other lengths, or must not be asked to."""
-    monkeypatch.setattr(winograd, "_WORTH_IT", worth_it)
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    if way in ("tiles", "tower"):
+        if not has_tiles():
+            pytest.skip("the processor has no tile registers")
+        patch.setattr(towers, "has_tiles", lambda: way == "tower")
+    else:
+        request.getfixturevalue("without_tiles")
+        patch.setattr(winograd, "WORTH_IT", 10 if way == "fewer products" else 0)
 
     class Residual(nn.Module):
         def __init__(self) -> None:
