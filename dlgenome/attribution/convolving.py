@@ -58,8 +58,13 @@ def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_k
     With weights in bfloat16 values are rounded to it, and what is made is. Where it is not kept for many
     values, nothing is worked out that takes about as long as one of them.
     """
-    plain = _plain(weight, bias, geometry)
     own = _by_own_passes(weight, bias, geometry) if is_kept else None
+    return _faster(own, weight, bias, geometry)
+
+
+def _faster(own: OwnPasses | None, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
+    """Our own passes for values that suit them, the library for all others."""
+    plain = _plain(weight, bias, geometry)
     if own is None:
         return lambda value: plain(_rounded(value, weight))
     return lambda value: own(value) if own.suits(value) else plain(_rounded(value, weight))
@@ -74,9 +79,9 @@ def _by_own_passes(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> O
     if not _is_along_width(weight, geometry):
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
-    fewer = winograd(weight, bias, padding, dilation)
-    fewest = WORTH_IT * weight.numel() if fewer is None else cost_of_place(weight)
-    return tiled(weight, bias, padding, dilation, at_most=fewest) or fewer
+    fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
+    made = tiled(weight, bias, padding, dilation, at_most=fewest)
+    return made or winograd(weight, bias, padding, dilation)
 
 
 def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:
@@ -107,11 +112,35 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kep
     times faster at those than at transposed convolutions.
     """
     as_convolution = _adjoint_as_convolution(weight, geometry)
-    if as_convolution is not None:
-        back = convolution(as_convolution[0], None, as_convolution[1], is_kept=is_kept)
-        # With one output the order of memory is anybody's, and what comes out is not channels-last.
-        return lambda multiplier: channels_last(back(multiplier))
+    if as_convolution is None:
+        return _transposed(weight, geometry, size)
+    flipped, back = as_convolution
+    own = _by_own_passes(flipped, None, back) if is_kept else None
+    return _channels_last_of(_faster(own, flipped, None, back))
 
+
+def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
+    """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
+    return ways_back(weight, geometry, size)[1]
+
+
+def ways_back(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> tuple[Map, MapOnto | None]:
+    """:func:`adjoint` and :func:`adjoint_onto`, which share what is worked out for them."""
+    as_convolution = _adjoint_as_convolution(weight, geometry)
+    if as_convolution is None:
+        return _transposed(weight, geometry, size), None
+    flipped, back = as_convolution
+    own = _by_own_passes(flipped, None, back)
+    alone = _channels_last_of(_faster(own, flipped, None, back))
+    return alone, _onto(own, flipped, back, size)
+
+
+def _channels_last_of(back: Map) -> Map:
+    """With one output the order of memory is anybody's, and what comes out is not channels-last."""
+    return lambda multiplier: channels_last(back(multiplier))
+
+
+def _transposed(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
     reach = _reach(weight, geometry)
 
     def transposed(multiplier: Tensor) -> Tensor:
@@ -125,21 +154,18 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kep
     return transposed
 
 
-def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
-    """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
-    as_convolution = _adjoint_as_convolution(weight, geometry)
-    if as_convolution is None or weight.device.type != "cpu":
+def _onto(own: OwnPasses | None, flipped: Tensor, back: Geometry, size: tuple[int, int]) -> MapOnto | None:
+    if flipped.device.type != "cpu":
         return None
-    flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back)
-    few_or_far = min(weight.shape[:2]) < _LANES or geometry.dilation[1] * weight.shape[0] >= _FAR
+    made, given = flipped.shape[:2]
+    few_or_far = min(made, given) < _LANES or back.dilation[1] * given >= _FAR
 
     def fits(multiplier: Tensor) -> bool:
         sides = zip(multiplier.shape[2:], back.padding, _reach(flipped, back), size, strict=True)
-        return all(made + 2 * padding - reach == wanted for made, padding, reach, wanted in sides)
+        return all(there + 2 * padding - reach == wanted for there, padding, reach, wanted in sides)
 
     def run(multiplier: Tensor, total: Tensor) -> bool:
-        shape = (len(multiplier), weight.shape[1], *size)
+        shape = (len(multiplier), made, *size)
         rows = total.permute(0, 2, 3, 1)
         if total.shape != shape or not rows[0].is_contiguous() or not fits(multiplier):
             return False

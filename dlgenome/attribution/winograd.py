@@ -14,6 +14,7 @@ exactly zero otherwise, a rounding error may be left.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,16 +202,19 @@ class Winograd:
 
 def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
     """The convolution with weights (outputs, channels, 1, width); None where no length makes it faster."""
-    outputs, channels, height, width = weight.shape
-    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width > 2
-    if not known or cost_of_place(weight) > WORTH_IT * width * channels * outputs:
+    if cost_of_place(weight) > WORTH_IT * weight.numel():
         return None
     return Winograd(weight, bias, padding, dilation)
 
 
 def cost_of_place(weight: Tensor) -> float:
-    """Multiplications of a library in the time that a place takes, with all that is around the products."""
-    outputs, channels, _, width = weight.shape
+    """Multiplications of a library in the time that a place takes, with all that is around the products.
+
+    Infinitely many for weights of a kind that is not known.
+    """
+    outputs, channels, height, width = weight.shape
+    if weight.device.type != "cpu" or weight.dtype is not torch.float32 or height != 1 or width < 3:
+        return math.inf
     scheme = _scheme_for(width)
     return scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
 

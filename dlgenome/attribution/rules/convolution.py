@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlgenome.attribution.convolving import Geometry, Map, MapOnto, adjoint, adjoint_onto, convolution
+from dlgenome.attribution.convolving import Geometry, Map, MapOnto, adjoint, convolution, ways_back
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
 
@@ -35,10 +35,10 @@ class Convolution(ConvolutionRule):
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
-        size, axes = self._size(call), self._two_axes
-        onto = adjoint_onto(axes(args[1]), self._geometry(args), size)
+        axes = self._two_axes
+        back, onto = ways_back(axes(args[1]), self._geometry(args), self._size(call))
         own = None if onto is None else lambda multiplier, total: onto(axes(multiplier), axes(total))
-        return BoundConvolution(self._map(args, is_kept=True), self._adjoint(call, args, is_kept=True), own)
+        return BoundConvolution(self._map(args, is_kept=True), self._on_own_axes(back), own)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
@@ -46,15 +46,13 @@ class Convolution(ConvolutionRule):
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
-        return [self._adjoint(call, saved.args, is_kept=False)(multiplier)]
+        weight, geometry = self._two_axes(saved.args[1]), self._geometry(saved.args)
+        back = adjoint(weight, geometry, self._size(call), is_kept=False)
+        return [self._on_own_axes(back)(multiplier)]
 
     def _map(self, args: tuple[Any, ...], *, is_kept: bool) -> Map:
         weight, bias = self._two_axes(args[1]), args[2] if len(args) > 2 else None
         return self._on_own_axes(convolution(weight, bias, self._geometry(args), is_kept=is_kept))
-
-    def _adjoint(self, call: Call, args: tuple[Any, ...], *, is_kept: bool) -> Map:
-        weight, geometry = self._two_axes(args[1]), self._geometry(args)
-        return self._on_own_axes(adjoint(weight, geometry, self._size(call), is_kept=is_kept))
 
     def _size(self, call: Call) -> tuple[int, int]:
         """Height and width of the input."""

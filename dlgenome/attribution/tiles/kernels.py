@@ -37,7 +37,10 @@ _small_products = block_of_sums(N_PIECES, [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0
 _large_products = block_of_sums(N_PIECES, [(0, 0)])
 _only_products = block_of_sums(1, [(0, 0)])
 SMALL, LARGE = 0, 1
-"""Parts of a sum. All small products come first: each that is added to a large sum rounds it once more."""
+"""Parts of a sum. All small products come first: each that is added to a large sum rounds it once more.
+
+Numbers of one piece have large ones only.
+"""
 
 
 class Shape(NamedTuple):
@@ -123,13 +126,7 @@ def taps_seen(start: int, dilation: int, width: int, length: int) -> tuple[int, 
 
 
 @compiled
-def first_part(n_pieces: int) -> int:
-    """That a sum begins with: numbers of one piece have large products only."""
-    return SMALL if n_pieces == N_PIECES else LARGE
-
-
-@compiled
-def add_block(
+def _add_block(
     pieces: Pieces, room: int, group: int, start: int, length: int, shape: Shape, weights: Pieces,
     weight: int, sums: Numbers, place: int, groups: int, part: int, onto: bool,
 ) -> None:  # fmt: skip
@@ -153,29 +150,33 @@ def _put(sums: Numbers, n_places: int, out: Any, first: int, bias: Numbers, onto
     for place in range(n_places):
         for output in range(0, whole, LANES):
             made = load(sums, ((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE)
-            at = first + place * outputs + output
-            store(out, at, plus(made, load(out, at) if onto else load(bias, output)))
+            at, total = first + place * outputs + output, plus(made, load(bias, output))
+            store(out, at, plus(total, load(out, at)) if onto else total)
         for output in range(whole, outputs):
-            one = sums[((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE]
+            one = sums[((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE] + bias[output]
             at = first + place * outputs + output
-            total = one + (wide(out[at]) if onto else bias[output])
-            out[at] = stored(total, out[at])
+            out[at] = stored(one + wide(out[at]) if onto else one, out[at])
 
 
 @compiled
-def _sum_up(
-    pieces: Pieces, room: int, begin: int, end: int, length: int, shape: Shape, weights: Pieces, sums: Numbers
-) -> None:
-    """The convolution at some places, (groups of outputs, places, 32)."""
-    groups, first = n_groups(shape.channels), first_part(shape.n_pieces)
-    for part in range(first, LARGE + 1):
-        weight = 0
+def sum_up(
+    pieces: Pieces, room: int, begin: int, end: int, length: int, shape: Shape, weights: Pieces, first: int,
+    sums: Numbers, at_most: int,
+) -> None:  # fmt: skip
+    """The convolution at some places, (groups of outputs, ``at_most`` places, 32).
+
+    Weights, from ``first`` on, are (parts of the groups of channels, groups of outputs, taps, groups, pieces,
+    two registers).
+    """
+    groups, beginning = n_groups(shape.channels), SMALL if shape.n_pieces == N_PIECES else LARGE
+    for part in range(beginning, LARGE + 1):
+        weight = first
         for group in range(0, groups, shape.at_once):
-            some, onto = min(shape.at_once, groups - group), part > first or group > 0
+            some, onto = min(shape.at_once, groups - group), part > beginning or group > 0
             for panel in range(n_groups(shape.outputs)):
                 for place in range(begin, end, SIDE):
-                    to = (panel * _AT_ONCE + place - begin) * SIDE
-                    add_block(
+                    to = (panel * at_most + place - begin) * SIDE
+                    _add_block(
                         pieces, room, group, place - shape.padding, length, shape, weights, weight, sums, to,
                         some, part, onto,
                     )  # fmt: skip
@@ -186,10 +187,7 @@ def _sum_up(
 def convolve(
     rows: Any, shape: Shape, weights: Pieces, bias: Numbers, out: Any, apart: int, onto: bool
 ) -> None:
-    """The convolution of rows (rows, positions * channels), written or added to rows that lie ``apart``.
-
-    Weights are (parts of the groups of channels, groups of outputs, taps, groups, pieces, two registers).
-    """
+    """The convolution of rows (rows, positions * channels), written or added to rows that lie ``apart``."""
     before = np.zeros(64, np.uint8)
     read_configuration(before)
     configure(FULL_TILES)
@@ -201,6 +199,6 @@ def convolve(
         take_apart(rows[row], 0, length, shape.channels, shape.n_pieces, pieces, room)
         for begin in range(0, size, _AT_ONCE):
             end = min(size, begin + _AT_ONCE)
-            _sum_up(pieces, room, begin, end, length, shape, weights, sums)
+            sum_up(pieces, room, begin, end, length, shape, weights, 0, sums, _AT_ONCE)
             _put(sums, end - begin, out, row * apart + begin * shape.outputs, bias, onto)
     configure(before)

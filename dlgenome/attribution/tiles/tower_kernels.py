@@ -20,15 +20,13 @@ from dlgenome.attribution.tiles.instructions import (
     read_configuration,
 )
 from dlgenome.attribution.tiles.kernels import (
-    LARGE,
     Numbers,
     Pieces,
     Shape,
-    add_block,
-    first_part,
     n_groups,
     no_pieces,
     put_apart,
+    sum_up,
     take_apart,
     zeros,
 )
@@ -106,7 +104,7 @@ def forward_rows(
                 wanted = max(ready, min(seen, end + ahead))
                 take_apart(h, ready, wanted, channels, n_pieces, pieces, room)
                 ready = wanted
-                _sum_up(pieces, room, place, end, seen, shape, weights, weight, sums)
+                sum_up(pieces, room, place, end, seen, shape, weights, weight, sums, _SLAB)
                 _add_relu(sums, layer_bias, h, start, place, end, c)
             seen = width
         out[row] = h[: seen * channels]
@@ -149,7 +147,7 @@ def backward_rows(
                 wanted = max(ready, min(width, end + layers.padding[number]))
                 _slopes_apart(x, r, m, first, ready, wanted, channels, pieces, n_pieces, room)
                 ready = wanted
-                _sum_up(pieces, room, place, end, width, shape, weights, weight, sums)
+                sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
                 _add(sums, m, base, place, end, channels)
             first = base
     configure(before)
@@ -166,25 +164,6 @@ def _copy(values: Numbers, out: Numbers) -> None:
 def _shape(channels: int, layers: Layers, number: int, padding: int, n_pieces: int) -> Shape:
     taps, dilation = layers.taps[number], layers.dilation[number]
     return Shape(channels, channels, taps, padding, dilation, n_pieces, n_groups(channels))
-
-
-@compiled
-def _sum_up(
-    pieces: Pieces, room: int, begin: int, end: int, length: int, shape: Shape, weights: Pieces, weight: int,
-    sums: Numbers,
-) -> None:  # fmt: skip
-    """The convolution at some places, (groups of outputs, places, 32)."""
-    groups = shape.at_once
-    for panel in range(groups):
-        of_panel = weight + panel * shape.width * groups * shape.n_pieces * BLOCK
-        for place in range(begin, end, SIDE):
-            to = (panel * _SLAB + place - begin) * SIDE
-            start, first = place - shape.padding, first_part(shape.n_pieces)
-            for part in range(first, LARGE + 1):
-                add_block(
-                    pieces, room, 0, start, length, shape, weights, of_panel, sums, to, groups, part,
-                    part > first,
-                )  # fmt: skip
 
 
 @compiled
