@@ -232,19 +232,23 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def with_tiles() -> None:
+    """Only on a processor that has tile registers."""
+    if not has_tiles():
+        pytest.skip("the processor has no tile registers")
+
+
+@pytest.fixture
 def without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that has no tile registers."""
     for room in (tiled_convolutions, towers):
         monkeypatch.setattr(room, "has_tiles", lambda: False)
 
 
-@pytest.fixture(params=["tiles", "no tiles"])
+@pytest.fixture(params=["with_tiles", "without_tiles"], ids=["tiles", "no tiles"])
 def either_way(request: pytest.FixtureRequest) -> None:
     """With the tile registers of the processor and as on one that has none."""
-    if request.param == "no tiles":
-        request.getfixturevalue("without_tiles")
-    elif not has_tiles():
-        pytest.skip("the processor has no tile registers")
+    request.getfixturevalue(request.param)
 
 
 @pytest.fixture

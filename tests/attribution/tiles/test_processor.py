@@ -15,7 +15,7 @@ from dlgenome.attribution.tiles.processor import has_tiles
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> Iterator[None]:
+def _asked_anew(with_tiles: None) -> Iterator[None]:
     has_tiles.cache_clear()
     yield
     has_tiles.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dlgenome.attribution import towers
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.engine import PairMultipliers
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
@@ -22,6 +24,7 @@ from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.tower import Tower
 from dlgenome.attribution.rulesets import RuleSet
 
+pytestmark = pytest.mark.usefixtures("with_tiles")
 LENGTH, REFERENCES = 300, 3
 
 
@@ -100,23 +103,33 @@ def rows_of(step: StepShape, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.eye(4, dtype=dtype)[codes].transpose(1, 2)
 
 
+def found_and_exact(
+    program: Program, network: nn.Module, step: StepShape, targets: int = 1
+) -> tuple[PairMultipliers, PairMultipliers]:
+    """What the engine makes of a program, and in float64 of the network that it is of."""
+    wide = program_of(deepcopy(network).double(), torch.float64)
+    assert found_in(wide) == []
+    found, exact = (
+        DEEPLIFT.engine(some, step).run(rows_of(step, dtype), targets)
+        for some, dtype in ((program, torch.float32), (wide, torch.float64))
+    )
+    return found, exact
+
+
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("plan", NETWORKS, ids=str)
 def test_multipliers_are_those_of_the_layers_one_by_one(
     plan: Network, narrow: bool, request: pytest.FixtureRequest
 ) -> None:
     network, step = plan.build(), StepShape(2, REFERENCES)
-    program, rows = program_of(network, narrow=narrow), rows_of(step)
+    program = program_of(network, narrow=narrow)
     (tower,) = found_in(program)
     assert len(tower.layers) == len(plan.dilations)
     assert tower.narrow == narrow
-    found = DEEPLIFT.engine(program, step).run(rows, plan.targets)
+    found, exact = found_and_exact(program, network, step, plan.targets)
     request.getfixturevalue("without_tiles")
     assert found_in(program) == []
-    one_by_one = DEEPLIFT.engine(program, step).run(rows, plan.targets)
-    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(
-        rows.double(), plan.targets
-    )
+    one_by_one = DEEPLIFT.engine(program, step).run(rows_of(step), plan.targets)
     for own, other, right in zip(found.multipliers, one_by_one.multipliers, exact.multipliers, strict=True):
         scale = right.abs().max()
         assert float((own - right).abs().max() / scale) < (4e-2 if narrow else 2e-5)
@@ -224,10 +237,9 @@ def test_the_first_value_may_be_read_elsewhere() -> None:
             return self.head((x + first)[:, :, 100:150].mean(2))
 
     network, step = Again(Network()).eval(), StepShape(2, REFERENCES)
-    program, rows = program_of(network), rows_of(step)
+    program = program_of(network)
     assert len(found_in(program)) == 1
-    found = DEEPLIFT.engine(program, step).run(rows, 1)
-    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    found, exact = found_and_exact(program, network, step)
     scale = float(exact.multipliers[0].abs().max())
     torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-5 * scale)
 
@@ -241,10 +253,9 @@ def test_a_tower_may_end_where_several_operations_read_it() -> None:
             return self.head(x.mean(2)) + self.head(x[:, :, 50:100].mean(2))
 
     network, step = Twice(Network()).eval(), StepShape(1, REFERENCES)
-    program, rows = program_of(network), rows_of(step)
+    program = program_of(network)
     assert len(found_in(program)) == 1
-    found = DEEPLIFT.engine(program, step).run(rows, 1)
-    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    found, exact = found_and_exact(program, network, step)
     torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-6)
 
 
@@ -262,10 +273,9 @@ def test_two_towers_follow_one_another() -> None:
             return self.above(self.between(x))
 
     network, step = Two().eval(), StepShape(2, REFERENCES)
-    program, rows = program_of(network), rows_of(step)
+    program = program_of(network)
     assert len(found_in(program)) == 2
-    found = DEEPLIFT.engine(program, step).run(rows, 1)
-    exact = DEEPLIFT.engine(program_of(network.double(), torch.float64), step).run(rows.double(), 1)
+    found, exact = found_and_exact(program, network, step)
     scale = float(exact.multipliers[0].abs().max())
     torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-4 * scale)
 

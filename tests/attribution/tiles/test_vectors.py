@@ -16,6 +16,7 @@ from dlgenome.attribution.tiles.tower_kernels import _relu_slopes
 from dlgenome.attribution.tiles.vectors import LANES, load, put_by, split, store
 from dlgenome.compiled import compiled
 
+pytestmark = pytest.mark.usefixtures("with_tiles")
 Floats = NDArray[np.float32]
 ODD = np.array(
     [0, -0.0, 1, -1, np.nan, np.inf, -np.inf, 3e38, 1e-38, -2.5, 7, 0.1, 1e-5, -1e10, 2, 3], np.float32

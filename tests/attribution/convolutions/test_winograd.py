@@ -1,0 +1,149 @@
+"""Convolutions with fewer multiplications against the library's own in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlgenome.attribution import convolving
+from dlgenome.attribution.capture import capture
+from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.lowering import lower
+from dlgenome.attribution.winograd import Winograd, winograd
+
+pytestmark = pytest.mark.usefixtures("without_tiles")
+WORTH_IT = (512, 512, 3)
+"""Outputs, inputs and width of a convolution that is faster so."""
+CASES: list[tuple[Any, ...]] = [
+    (5, 40, 7, 3, 1),
+    (1, 12, 1, 3),
+    (6, 3, 5, 3, {"rows": 1}),
+    (6, 4, 16, 3, 2, {"bias": False}),
+    (16, 50, 16, 3, 8, 8),
+    (16, 67, 17, 3, 16, 16),
+    (16, 9, 16, 3, 12, 12),
+    (3, 30, 4, 3, 7, 2),
+    (4, 31, 5, 4, 1),
+    (4, 31, 5, 5, 2, 3),
+    (4, 31, 5, 6, 9),
+    (9, 60, 20, 7, 3),
+    (9, 29, 20, 8, 7),
+    (8, 25, 20, 11, 5, {"bias": False}),
+    (8, 41, 3, 19, 9, 2),
+    (4, 1700, 16, 3, 1, {"rows": 2}),
+    (4, 1700, 5, 5, 2, {"rows": 2}),
+    (4, 2114, 4, 3, 256, 256),
+    (5, 61, 6, 4, 2, {"rows": 40}),
+    (5, 61, 6, 3, {"rows": 37, "height": 2}),
+    (4100, 9, 3, 3, 1, {"rows": 1}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True, ids=str)
+def test_it_is_the_convolution(case: Any) -> None:
+    case.check_values(Winograd, 1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True, ids=str)
+def test_it_is_added_to_what_is_there(case: Any) -> None:
+    case.check_onto(Winograd, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [CASES[0], CASES[11], CASES[15], (9, 29, 20, 8, 7, {"rows": 50}), (200, 53, 300, 8, {"rows": 19})],
+    indirect=True,
+    ids=str,
+)
+def test_a_row_gets_the_same_bits_wherever_it_lies(case: Any) -> None:
+    case.check_order(Winograd)
+
+
+@pytest.mark.parametrize("case", [(5, 61, 6, 4, {"rows": 27})], indirect=True, ids=str)
+def test_what_lies_in_the_room_that_a_last_lot_leaves_does_not_matter(
+    case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products are made of it, too, and none of them read."""
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *sizes: self.new_full(sizes, torch.nan))
+    value, (weight, bias) = case.value(), case.weights()
+    assert not case.made_by(Winograd, weight, bias)(value).isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("case", "most"), [((300, 200, 200, 11, 5), 1.3e-6), ((512, 200, 64, 3, 1), 6e-7)], indirect=["case"]
+)
+def test_it_rounds_about_as_the_library_does(case: Any, most: float) -> None:
+    """Its own error is 7e-7 for the wide kernel, and 5e-7 for the other."""
+    own, _ = case.rounding(Winograd)
+    assert own < most
+
+
+def test_it_is_taken_where_it_is_faster() -> None:
+    taken = [WORTH_IT, (200, 300, 11), (480, 320, 8), (960, 480, 8)]
+    left = [
+        (64, 64, 3),
+        (128, 128, 3),
+        (512, 4, 21),
+        (4, 512, 21),
+        (1, 512, 75),
+        (512, 512, 1),
+        (512, 512, 2),
+    ]
+    for outputs, channels, width in [*taken, *left]:
+        made = winograd(torch.zeros(outputs, channels, 1, width), None, 0, 1)
+        assert (made is not None) == ((outputs, channels, width) in taken)
+    weight = torch.zeros(*WORTH_IT[:2], 1, WORTH_IT[2])
+    assert winograd(weight.double(), None, 0, 1) is None
+    assert winograd(weight.bfloat16(), None, 0, 1) is None
+    assert winograd(weight.new_zeros(256, 256, 3, 3), None, 0, 1) is None
+
+
+def test_it_is_not_taken_where_most_of_a_tile_is_outside() -> None:
+    outputs, channels, width = WORTH_IT
+    made = winograd(torch.zeros(outputs, channels, 1, width), None, 0, 64)
+    assert made is not None
+    assert made.suits(torch.zeros(1, channels, 1, 1000))
+    assert not made.suits(torch.zeros(1, channels, 1, 128 + 90))
+    assert not made.suits(torch.zeros(1, channels, 1, 100))
+    assert not made.suits(torch.zeros(1, channels, 1, 1000, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("stride", "groups", "height"), [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)])
+def test_both_ways_of_a_convolution_take_it(
+    stride: int, groups: int, height: int, runs_both_ways: Callable[..., list[bool]]
+) -> None:
+    outputs, channels, width = WORTH_IT
+    weight = torch.randn(outputs, channels // groups, height, width)
+    runs = runs_both_ways(Winograd, weight, 1e-3, stride, groups)
+    assert runs == ([False, False, True] if stride == groups == height == 1 else [])
+
+
+def test_scores_are_as_near_to_float64_as_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv1d(4, 192, 9, padding=4), nn.ReLU(), nn.Conv1d(192, 192, 7, padding=3), nn.GELU(),
+        nn.Conv1d(192, 192, 3, padding=8, dilation=8), nn.ReLU(), nn.Flatten(), nn.Linear(192 * 120, 1),
+    )  # fmt: skip
+    exact = _scores(network.double(), torch.float64)
+    faster = _scores(network.float(), torch.float32)
+    monkeypatch.setattr(convolving, "_by_own_passes", lambda *arguments: None)
+    plain = _scores(network.float(), torch.float32)
+    assert not np.array_equal(faster, plain)
+    error, error_of_library = (
+        np.abs(scores - exact).max() / np.abs(exact).max() for scores in (faster, plain)
+    )
+    assert error < max(2 * error_of_library, 3e-6)
+
+
+def _scores(network: nn.Module, dtype: torch.dtype) -> np.ndarray:
+    numbers = np.random.default_rng(0)
+    sequences, references = numbers.integers(0, 4, (2, 120)), numbers.integers(0, 4, (2, 3, 120))
+    program = lower(capture(network, (4, 120), dtype=dtype))
+    explain = DeepLift(program, targets=1, n_references=3, batch_size=6, dtype=dtype)
+    (found,) = explain.explain(sequences.astype(np.uint8), references.astype(np.uint8))
+    return found.hypothetical
