@@ -26,7 +26,7 @@ def prepare(task: Task) -> Prepared:
     keep_freed_memory()
     device = torch.device(task.device)
     if device.type == "cuda":
-        allow_tf32(task.precision == "tf32")
+        allow_tf32(task.precision)
     head = TargetHead(task.network(), parse_targets(task.facts.targets))
     readouts = _readouts(head, task.facts.length)
     program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dlgenome.attribution.onednn import convolve_onto
 from dlgenome.attribution.tiles.convolution import tiled
+from dlgenome.attribution.tiles.kernels import ALL, ONE
 from dlgenome.attribution.winograd import WORTH_IT, cost_of_place, winograd
 
 Map = Callable[[Tensor], Tensor]
@@ -38,6 +39,8 @@ class OwnPasses(Protocol):
 
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
+_NARROW = WORTH_IT / 2
+"""The same for convolutions of one piece: libraries are twice as fast at those, too."""
 _FAR = 2**16
 """Dilation times channels from which a library's kernel finds nothing of one offset in the cache any more."""
 
@@ -52,35 +55,43 @@ class Geometry:
     groups: int
 
 
-def convolution(weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_kept: bool = True) -> Map:
+def convolution(
+    weight: Tensor, bias: Tensor | None, geometry: Geometry, *, n_pieces: int = ALL, is_kept: bool = True
+) -> Map:
     """The convolution with weights (outputs, channels, height, width).
 
-    With weights in bfloat16 values are rounded to it, and what is made is. Where it is not kept for many
-    values, nothing is worked out that takes about as long as one of them.
+    Weights and values count with so many pieces at least: with one they are rounded to bfloat16, with two to
+    sixteen binary digits where that is faster. Where it is not kept for many values, nothing is worked out
+    that takes about as long as one of them.
     """
-    own = _by_own_passes(weight, bias, geometry) if is_kept else None
-    return _faster(own, weight, bias, geometry)
+    own = _by_own_passes(weight, bias, geometry, n_pieces) if is_kept else None
+    return _faster(own, weight, bias, geometry, n_pieces)
 
 
-def _faster(own: OwnPasses | None, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
+def _faster(
+    own: OwnPasses | None, weight: Tensor, bias: Tensor | None, geometry: Geometry, n_pieces: int
+) -> Map:
     """Our own passes for values that suit them, the library for all others."""
-    plain = _plain(weight, bias, geometry)
-    if own is None:
-        return lambda value: plain(_rounded(value, weight))
-    return lambda value: own(value) if own.suits(value) else plain(_rounded(value, weight))
+    plain = _of_rounded(weight, bias, geometry) if n_pieces == ONE else _plain(weight, bias, geometry)
+    return plain if own is None else lambda value: own(value) if own.suits(value) else plain(value)
 
 
-def _rounded(value: Tensor, weight: Tensor) -> Tensor:
-    return value.bfloat16() if weight.dtype is torch.bfloat16 else value
+def _of_rounded(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
+    rounded = _plain(weight.bfloat16(), None if bias is None else bias.bfloat16(), geometry)
+    return lambda value: rounded(value.bfloat16()).to(value.dtype)
 
 
-def _by_own_passes(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> OwnPasses | None:
+def _by_own_passes(
+    weight: Tensor, bias: Tensor | None, geometry: Geometry, n_pieces: int
+) -> OwnPasses | None:
     """One that is faster than the library's; None where there is none."""
     if not _is_along_width(weight, geometry):
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
+    if n_pieces == ONE:
+        return tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW * weight.numel())
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
-    made = tiled(weight, bias, padding, dilation, at_most=fewest)
+    made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
     return made or winograd(weight, bias, padding, dilation)
 
 
@@ -105,7 +116,9 @@ def _plain(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
     return lambda value: F.conv2d(channels_last(value), laid_out, bias, *arguments)
 
 
-def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kept: bool = True) -> Map:
+def adjoint(
+    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL, is_kept: bool = True
+) -> Map:
     """The adjoint of a convolution of values of height and width ``size``.
 
     With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
@@ -113,26 +126,30 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kep
     """
     as_convolution = _adjoint_as_convolution(weight, geometry)
     if as_convolution is None:
-        return _transposed(weight, geometry, size)
+        return _transposed(weight, geometry, size, n_pieces)
     flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back) if is_kept else None
-    return _channels_last_of(_faster(own, flipped, None, back))
+    own = _by_own_passes(flipped, None, back, n_pieces) if is_kept else None
+    return _channels_last_of(_faster(own, flipped, None, back, n_pieces))
 
 
-def adjoint_onto(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> MapOnto | None:
+def adjoint_onto(
+    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL
+) -> MapOnto | None:
     """The adjoint, added to a value on the way; None where that is no faster than one after the other."""
-    return ways_back(weight, geometry, size)[1]
+    return ways_back(weight, geometry, size, n_pieces=n_pieces)[1]
 
 
-def ways_back(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> tuple[Map, MapOnto | None]:
+def ways_back(
+    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL
+) -> tuple[Map, MapOnto | None]:
     """:func:`adjoint` and :func:`adjoint_onto`, which share what is worked out for them."""
     as_convolution = _adjoint_as_convolution(weight, geometry)
     if as_convolution is None:
-        return _transposed(weight, geometry, size), None
+        return _transposed(weight, geometry, size, n_pieces), None
     flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back)
-    alone = _channels_last_of(_faster(own, flipped, None, back))
-    return alone, _onto(own, flipped, back, size)
+    own = _by_own_passes(flipped, None, back, n_pieces)
+    alone = _channels_last_of(_faster(own, flipped, None, back, n_pieces))
+    return alone, _onto(own, flipped, back, size, n_pieces)
 
 
 def _channels_last_of(back: Map) -> Map:
@@ -140,25 +157,30 @@ def _channels_last_of(back: Map) -> Map:
     return lambda multiplier: channels_last(back(multiplier))
 
 
-def _transposed(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Map:
+def _transposed(weight: Tensor, geometry: Geometry, size: tuple[int, int], n_pieces: int) -> Map:
     reach = _reach(weight, geometry)
+    used = weight.bfloat16() if n_pieces == ONE else weight
 
     def transposed(multiplier: Tensor) -> Tensor:
         sizes = zip(size, multiplier.shape[2:], geometry.stride, geometry.padding, reach, strict=True)
         extra = [n - ((o - 1) * s - 2 * p + r + 1) for n, o, s, p, r in sizes]
-        return F.conv_transpose2d(
-            channels_last(_rounded(multiplier, weight)), weight, None, geometry.stride, geometry.padding,
+        made = F.conv_transpose2d(
+            channels_last(multiplier.to(used.dtype)), used, None, geometry.stride, geometry.padding,
             extra, geometry.groups, geometry.dilation,
         )  # fmt: skip
+        return made.to(multiplier.dtype)
 
     return transposed
 
 
-def _onto(own: OwnPasses | None, flipped: Tensor, back: Geometry, size: tuple[int, int]) -> MapOnto | None:
+def _onto(
+    own: OwnPasses | None, flipped: Tensor, back: Geometry, size: tuple[int, int], n_pieces: int
+) -> MapOnto | None:
     if flipped.device.type != "cpu":
         return None
     made, given = flipped.shape[:2]
     few_or_far = min(made, given) < _LANES or back.dilation[1] * given >= _FAR
+    by_library = n_pieces != ONE and not few_or_far
 
     def fits(multiplier: Tensor) -> bool:
         sides = zip(multiplier.shape[2:], back.padding, _reach(flipped, back), size, strict=True)
@@ -172,11 +194,11 @@ def _onto(own: OwnPasses | None, flipped: Tensor, back: Geometry, size: tuple[in
         if own is not None and total.dtype is torch.float32 and own.suits(multiplier):
             own.onto(channels_last(multiplier), total)
             return True
-        if few_or_far or not rows.is_contiguous():
+        if not by_library or not rows.is_contiguous():
             return False
         return convolve_onto(total, channels_last(multiplier), flipped, back.padding, back.dilation)
 
-    return run if own is not None or not few_or_far else None
+    return run if own is not None or by_library else None
 
 
 def _adjoint_as_convolution(weight: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry] | None:

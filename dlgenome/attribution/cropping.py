@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from dlgenome.attribution.lowering import Program, Step
-from dlgenome.attribution.narrow import NarrowConvolution
 from dlgenome.attribution.reach import (
     PADS,
     Reach,
@@ -23,7 +22,7 @@ from dlgenome.attribution.reach import (
 )
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, Source, aten, fill
-from dlgenome.attribution.rules.convolution import Convolution, SamePadding
+from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution, SamePadding
 from dlgenome.attribution.rules.cropped import CroppedResidualRelu, Place, Spread, SpreadConvolution
 from dlgenome.attribution.rules.linear import Slice
 from dlgenome.attribution.rules.residual import ResidualRelu
@@ -69,7 +68,7 @@ class _Cropper:
         if reach is None or all(self._is_whole(name) for name in names):
             return step
         if is_convolution(step.rule):
-            return self._convolution(step, reach)
+            return self._convolution(step.call, step.rule, reach)
         if call.op in PADS or (type(step.rule) is Slice and is_along_positions(call)):
             return self._moved(step, reach)
         if isinstance(step.rule, ResidualRelu):
@@ -79,22 +78,22 @@ class _Cropper:
     def _is_whole(self, name: str) -> bool:
         return self._windows[name] == whole(first_info(self.program.infos[name]))
 
-    def _convolution(self, step: Step, reach: Reach) -> Step:
+    def _convolution(self, call: Call, rule: Convolution | AnyConvolution, reach: Reach) -> Step:
         """Narrower, with what padding is left; padded first where the two sides differ."""
-        call, ref, made = step.call, step.call.inputs[0], self._windows[step.call.name]
+        ref, made = call.inputs[0], self._windows[call.name]
         needed, wide = made.read(reach, call.input_infos[0].dims[-1]), self._multipliers[ref.name]
         sides = needed.start + reach.before - made.start, made.stop + reach.after - needed.stop
         direct = self._windows[ref.name] == needed and sides[0] == sides[1]
         if not direct:
             ref = self._padded(self._sliced(ref, needed, call.source), sides, call.source)
-        rule, call = _with_padding(step, ref, min(sides))
-        if direct and wide != needed:
-            left, right = wide.start + reach.before - made.start, made.stop + reach.after - wide.stop
-            at_once = left == right and not isinstance(rule, NarrowConvolution)
-            place = Place(needed.start - wide.start, wide.width)
-            rule = SpreadConvolution(rule, place, left if at_once else None)
-        self.saved += reach.products * (step.call.output.dims[-1] - made.width)
-        return Step(self._resized(call, (ref,)), rule)
+        self.saved += reach.products * (call.output.dims[-1] - made.width)
+        plain, call = _with_padding(rule, call, ref, min(sides))
+        resized = self._resized(call, (ref,))
+        if not direct or wide == needed:
+            return Step(resized, plain)
+        left, right = wide.start + reach.before - made.start, made.stop + reach.after - wide.stop
+        place = Place(needed.start - wide.start, wide.width)
+        return Step(resized, SpreadConvolution(plain, place, left if left == right else None))
 
     def _moved(self, step: Step, reach: Reach) -> Step:
         """A slice or a pad that takes what is there to what is needed."""
@@ -176,15 +175,12 @@ class _Cropper:
         return Ref(name)
 
 
-def _with_padding(step: Step, ref: Ref, padding: int) -> tuple[Rule, Call]:
+def _with_padding(
+    rule: Convolution | AnyConvolution, call: Call, ref: Ref, padding: int
+) -> tuple[Convolution | AnyConvolution, Call]:
     """A convolution of another value with so many zeros on both sides."""
-    call, rule = step.call, step.rule
     given = (*call.args, None)[:3] + (call.args[3:4] or ([1],))
     args = (ref, *given[1:4], [padding], *call.args[5:])
-    narrow = rule if isinstance(rule, NarrowConvolution) else None
-    if not isinstance(rule if narrow is None else narrow.rule, SamePadding):
+    if not isinstance(rule, SamePadding):
         return rule, replace(call, args=args)
-    numbers: Rule = Convolution(1)
-    if narrow is not None:
-        numbers = NarrowConvolution(numbers, leaves_narrow=narrow.leaves_narrow)
-    return numbers, replace(call, op=aten.conv1d.default, args=args)
+    return Convolution(1, narrow=rule.narrow), replace(call, op=aten.conv1d.default, args=args)

@@ -74,10 +74,13 @@ def _check_cuda(name: str, device: torch.device) -> None:
         raise UsageError(f"--device {name}: there are {count} CUDA devices, numbered from 0.")
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether CUDA may round the operands of float32 products; torch lets convolutions do so by default."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
+def allow_tf32(precision: str) -> None:
+    """Whether CUDA may round the operands of float32 products; torch lets convolutions do so by default.
+
+    With bfloat16 those of convolutions, which would not stay float32 either way, and no others.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision in ("tf32", "bfloat16")
 
 
 def device_name(device: torch.device) -> str:

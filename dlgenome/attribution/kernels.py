@@ -17,12 +17,7 @@ import torch
 from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
-from dlgenome.attribution.narrow_kernels import (
-    add_narrow,
-    add_relu_of,
-    cropped_sums,
-    relu_rows,
-)
+from dlgenome.attribution.relu_kernels import add_relu_of, cropped_sums, relu_rows
 from dlgenome.attribution.slopes import Scalar
 
 MIN_ELEMENTS = 1 << 15
@@ -64,11 +59,11 @@ def pair_rows(
 ) -> PairRows | None:
     """The rows for a pass from the kept inputs of a function and the multiplier of its output.
 
-    The pass writes over the values of the references where these are ``spare``, and in their precision. The
-    multiplier may have more positions than these, which then begin at ``start`` of it. None where the values
-    do not suit; the caller then takes the plain path.
+    The pass writes over the values of the references where these are ``spare``. The multiplier may have more
+    positions than these, which then begin at ``start`` of it. None where the values do not suit; the caller
+    then takes the plain path.
     """
-    known = batch == BatchAxis() and references.dim() > 1 and _suits(references, multiplier)
+    known = batch == BatchAxis() and references.dim() > 1 and references.dtype is multiplier.dtype
     if not known or not is_worth_it(multiplier):
         return None
     order = _memory_order(references)
@@ -107,7 +102,7 @@ def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) ->
     order = _memory_order(value)
     rows, added = first.permute(order), value.permute(order)
     in_order = _has_positions_outermost(order) and rows.is_contiguous() and added.is_contiguous()
-    if not (in_order and _suits(value, first) and is_worth_it(first)):
+    if not (in_order and value.dtype is first.dtype and is_worth_it(first)):
         return None
     # what one thread writes over, another would still have to read
     over = over and torch.get_num_threads() == 1
@@ -126,16 +121,11 @@ def add_relu(total: Tensor, value: Tensor) -> bool:
     return _in_place(lambda sums, terms: add_relu_of(sums, terms, zero), total, value)
 
 
-def add_rounded(total: Tensor, value: Tensor) -> bool:
-    """Add a bfloat16 value to ``total`` in its place; False, and nothing done, where they do not suit."""
-    return value.dtype is torch.bfloat16 and _in_place(add_narrow, total, value)
-
-
 def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) -> bool:
     """Run a pass over both, row by row, where they lie in memory alike; rows of the total may lie apart."""
     order = _memory_order(total)
     rows, added = total.permute(order), value.permute(order)
-    alike = total.shape == value.shape and _suits(value, total)
+    alike = total.shape == value.shape and value.dtype is total.dtype
     if not (alike and is_worth_it(total) and rows[0].is_contiguous() and added.is_contiguous()):
         return False
     sums, terms = (as_array(part.reshape(len(rows), -1)) for part in (rows, added))
@@ -151,14 +141,9 @@ def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) 
     return True
 
 
-def _suits(value: Tensor, wide: Tensor) -> bool:
-    """Whether a value is as wide as another, or bfloat16 beside float32."""
-    return value.dtype is wide.dtype or (value.dtype, wide.dtype) == (torch.bfloat16, torch.float32)
-
-
 def as_array(value: Tensor) -> Any:
-    """The numbers in memory; those of bfloat16 as their bits."""
-    return value.view(torch.uint16).numpy() if value.dtype is torch.bfloat16 else value.numpy()
+    """The numbers in memory; those of two bytes as their bits."""
+    return value.view(torch.uint16).numpy() if value.itemsize == 2 else value.numpy()
 
 
 def rows_of(value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from dlgenome.attribution.fusion import is_pointwise
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.lowering import GetItem, Program, Step
-from dlgenome.attribution.narrow import NarrowConvolution
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Call, Ref, Rule, aten, refs_in, same_axis
 from dlgenome.attribution.rules.batch_norm import BatchNorm
@@ -117,10 +116,9 @@ def reach_of(step: Step, around: Surroundings) -> Reach | None:
     return _SAME_PLACE if _stays_in_place(step, around) else None
 
 
-def is_convolution(rule: Rule) -> bool:
-    """Whether a rule is that of a convolution of any kind, rounded or not."""
-    inside = _inside(rule)
-    return isinstance(inside, AnyConvolution) or (isinstance(inside, Convolution) and inside.axes == 1)
+def is_convolution(rule: Rule) -> TypeGuard[Convolution | AnyConvolution]:
+    """Whether a rule is that of a convolution of any kind along positions."""
+    return isinstance(rule, AnyConvolution) or (isinstance(rule, Convolution) and rule.axes == 1)
 
 
 def _is_built_in(rule: Rule) -> bool:
@@ -139,7 +137,7 @@ def _of_convolution(step: Step, around: Surroundings) -> Reach | None:
     weight = around.constants.get(args[1].name, ()) if isinstance(args[1], Ref) else ()
     if len(weight) != 3 or step.call.kwargs or len(step.call.output.dims) != 3:
         return None
-    general = args[6:] if isinstance(_inside(step.rule), AnyConvolution) else ()
+    general = args[6:] if isinstance(step.rule, AnyConvolution) else ()
     if general and general[0]:
         return None
     stride, padding, dilation = (
@@ -149,13 +147,9 @@ def _of_convolution(step: Step, around: Surroundings) -> Reach | None:
     if stride != 1 or not isinstance(dilation, int):
         return None
     spread = dilation * (weight[2] - 1)
-    if isinstance(_inside(step.rule), SamePadding):
+    if isinstance(step.rule, SamePadding):
         padding = 0 if padding == "valid" else spread // 2
     return Reach(padding, spread - padding, math.prod(weight)) if isinstance(padding, int) else None
-
-
-def _inside(rule: Rule) -> Rule:
-    return rule.rule if isinstance(rule, NarrowConvolution) else rule
 
 
 def one_number(value: Any) -> Any:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.lowering import Program, Step
-from dlgenome.attribution.narrow import NarrowConvolution, with_narrow_values
 from dlgenome.attribution.precise import precise_steps
 from dlgenome.attribution.rules.base import Ref, Rule, aten
 from dlgenome.attribution.rules.batch_norm import BatchNorm, batch_norm_factor
@@ -35,7 +34,7 @@ def put_together(program: Program) -> Program:
     what lies between. Not among the last operations, which are few numbers in float64. Positions that the
     output does not depend on are cut off, and towers of residual layers become one operation each.
     """
-    own = _with_relus_inside(with_narrow_values(_with_normalised_weights(program)))
+    own = _with_relus_inside(_with_normalised_weights(program))
     return with_towers(cropped(own))
 
 
@@ -64,18 +63,14 @@ def _alone(step: Step, makers: Mapping[str, Step], readers: Counter[str], *rules
     """What makes the first argument of a step, where it has one of these rules and no other reader."""
     first = step.call.args[0]
     made = makers.get(first.name) if isinstance(first, Ref) else None
-    return made if made is not None and _kind(made.rule) in rules and readers[first.name] == 1 else None
-
-
-def _kind(rule: Rule) -> type[Rule]:
-    return type(rule.rule if isinstance(rule, NarrowConvolution) else rule)
+    return made if made is not None and type(made.rule) in rules and readers[first.name] == 1 else None
 
 
 def _folded(weighted: Step, norm: Step, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
     """Weights and bias that normalise what they make; None where they are no parameters of the model."""
     args = weighted.call.args
-    channels_last = _kind(weighted.rule) is Dense and len(weighted.call.output.dims) != 2
-    transposed = _kind(weighted.rule) is AnyConvolution and args[6]
+    channels_last = type(weighted.rule) is Dense and len(weighted.call.output.dims) != 2
+    transposed = type(weighted.rule) is AnyConvolution and args[6]
     if weighted.call.kwargs or channels_last or transposed:
         return None
     named = [args[1], args[2] if len(args) > 2 else None, *norm.call.args[1:5]]

@@ -15,7 +15,7 @@ from numba.extending import overload
 from torch import Tensor
 
 from dlgenome.attribution.kernels import PairRows, in_threads, scalars
-from dlgenome.attribution.narrow_kernels import STRETCH
+from dlgenome.attribution.relu_kernels import STRETCH
 from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
 from dlgenome.compiled import compiled
 

@@ -16,9 +16,8 @@ import torch
 
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.lowering import GET_ITEM, Program, Step
-from dlgenome.attribution.narrow import NarrowConvolution
 from dlgenome.attribution.reach import is_along_positions, one_number
-from dlgenome.attribution.rules.base import Call, Ref, Rule, fill
+from dlgenome.attribution.rules.base import Call, Ref, fill
 from dlgenome.attribution.rules.convolution import Convolution
 from dlgenome.attribution.rules.cropped import CroppedResidualRelu, Place, Spread, SpreadConvolution
 from dlgenome.attribution.rules.linear import Slice
@@ -147,15 +146,17 @@ def _layer(step: Step, makers: Mapping[str, Step], readers: Counter[str], progra
     kept = cuts[-1].call.inputs[0] if cuts else first
     if convolution is None or readers[added.name] != 1 or convolution.call.inputs != (kept,):
         return None
-    plain, narrow = _plain(convolution.rule)
-    moves = _moves(convolution.call, program) if plain else None
+    rule = convolution.rule.rule if isinstance(convolution.rule, SpreadConvolution) else convolution.rule
+    if not isinstance(rule, Convolution) or type(rule) is not Convolution or rule.axes != 1:
+        return None
+    moves = _moves(convolution.call, program)
     if moves is None or not _fits(convolution.call.input_infos[0]):
         return None
     start, place = sum(_first_position(cut.call) for cut in cuts), None
     if isinstance(step.rule, CroppedResidualRelu):
         start, place = start + step.rule.start, step.rule.place
     layer = Layer(step.call.output.dims[-1], start, *moves)
-    return _Found(layer, convolution, step, cuts, narrow, place)
+    return _Found(layer, convolution, step, cuts, rule.narrow, place)
 
 
 def _fits(info: ValueInfo) -> bool:
@@ -186,15 +187,6 @@ def _first_position(call: Call) -> int:
     return bounds.indices(call.input_infos[0].dims[-1])[0]
 
 
-def _plain(rule: Rule) -> tuple[bool, bool]:
-    """Whether a rule is that of a convolution along positions, and whether that is made in bfloat16."""
-    inside = rule.rule if isinstance(rule, SpreadConvolution) else rule
-    narrow = isinstance(inside, NarrowConvolution) and inside.leaves_narrow
-    if isinstance(inside, NarrowConvolution) and narrow:
-        inside = inside.rule
-    return type(inside) is Convolution and inside.axes == 1, narrow
-
-
 def _moves(call: Call, program: Program) -> tuple[int, int, int] | None:
     """Padding, dilation and taps; None unless weights are parameters, as many outputs as channels."""
     weight, bias = call.args[1], call.argument(2, "bias")
@@ -220,10 +212,9 @@ def _together(tower: list[_Found], infos: dict[str, ValueInfo | tuple[ValueInfo,
     """The tower as one operation, and its last value, which has the name that it had."""
     last, first, info = tower[-1].call, tower[0].first, tower[0].first_info
     name, channels = f"{last.name}/tower", info.dims[1]
-    record = ValueInfo((1, sum(found.layer.width for found in tower) * channels), BatchAxis())
-    infos[name] = (last.output, record)
-    weights = [argument for found in tower for argument in (*found.convolution.call.args[1:3], None)[:2]]
     rule = Tower([found.layer for found in tower], narrow=tower[0].narrow)
+    infos[name] = (last.output, ValueInfo((1, rule.record_size(channels)), BatchAxis()))
+    weights = [argument for found in tower for argument in (*found.convolution.call.args[1:3], None)[:2]]
     whole = replace(
         last, name=name, op="tower", args=(first, *weights), inputs=(first,), input_infos=(info,),
         info=infos[name],

@@ -101,7 +101,7 @@ def make_explainer(
 ) -> Explainer:
     """The engines of all folds, with this many pairs a step, and what is averaged over."""
     if device.type == "cuda":
-        allow_tf32(config.precision == "tf32")
+        allow_tf32(config.precision)
     narrow = with_narrow_convolutions if config.precision == "bfloat16" else (lambda program: program)
     compiled = config.compile and device.type == "cuda"
     engines = [

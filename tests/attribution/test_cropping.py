@@ -19,7 +19,7 @@ from dlgenome.attribution.cropping import cropped
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine, PairMultipliers
 from dlgenome.attribution.integrated import IntegratedGradientsEngine
-from dlgenome.attribution.kernels import add_rounded, cropped_sum, pair_rows, relu_multiplier
+from dlgenome.attribution.kernels import cropped_sum, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
@@ -415,12 +415,12 @@ def test_every_target_of_a_large_bpnet_has_the_same_scores(dtype: torch.dtype) -
         assert_same(expected, engine.run(rows, readouts), 1e-12 if dtype is torch.float64 else 2e-5)
 
 
-def test_rounded_convolutions_give_what_they_give_at_all_positions() -> None:
+def test_narrow_convolutions_give_what_they_give_at_all_positions() -> None:
     program, rows = with_narrow_convolutions(bpnet(dtype=torch.float32)), one_hot(BASES, torch.float32)
     assert cropped(program) is not program
     expected = Engine(program, STEP, keep_all=True).run(rows, 1)
     found = DEEPLIFT.engine(program, STEP).run(rows, 1)
-    assert_same(expected, found, 0.02)
+    assert_same(expected, found, 0.005)
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
@@ -451,12 +451,11 @@ def lying(value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("over", [False, True])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
 def test_a_cropped_sum_is_the_plain_one(kind: torch.dtype, over: bool, threads: int) -> None:
-    wide = torch.float32 if kind is torch.bfloat16 else kind
-    first, value = lying(torch.randn(5, 48, 300).to(wide)), lying(torch.randn(5, 48, 187).to(kind))
+    first, value = lying(torch.randn(5, 48, 300).to(kind)), lying(torch.randn(5, 48, 187).to(kind))
     value[0, 0, 0] = torch.nan
-    expected, before = first[:, :, 90:277] + value.to(wide).relu(), torch.get_num_threads()
+    expected, before = first[:, :, 90:277] + value.relu(), torch.get_num_threads()
     memory = first.data_ptr()
     try:
         torch.set_num_threads(threads)
@@ -476,11 +475,10 @@ def test_a_cropped_sum_is_not_made_of_values_that_lie_otherwise() -> None:
 
 
 @pytest.mark.parametrize("spare", [False, True])
-@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32], ids=str)
 def test_a_multiplier_with_more_positions_counts_where_the_values_are(kind: torch.dtype, spare: bool) -> None:
-    wide = torch.float32 if kind is torch.bfloat16 else kind
     x, r = (lying(torch.randn(n, 48, 187).to(kind)) for n in (STEP.sequences, STEP.pairs))
-    multiplier = lying(torch.randn(STEP.pairs, 48, 300).to(wide))
+    multiplier = lying(torch.randn(STEP.pairs, 48, 300).to(kind))
     cut = lying(multiplier[:, :, 90:277])
     expected = relu_multiplier(pair_rows(x, r.clone(), cut, STEP, BatchAxis()))
     found = relu_multiplier(pair_rows(x, r, multiplier, STEP, BatchAxis(), spare, 90))
@@ -489,11 +487,3 @@ def test_a_multiplier_with_more_positions_counts_where_the_values_are(kind: torc
     assert torch.equal(expected, found)
     x, r = x.contiguous(), r.contiguous()
     assert pair_rows(x, r, multiplier, STEP, BatchAxis(), spare, 90) is None
-
-
-def test_rounded_values_are_added_to_rows_that_lie_apart() -> None:
-    total, value = lying(torch.randn(5, 48, 300)), lying(torch.randn(5, 48, 187).bfloat16())
-    expected = total.clone()
-    expected[:, :, 90:277] += value.float()
-    assert add_rounded(total[:, :, 90:277], value)
-    assert torch.equal(total, expected)

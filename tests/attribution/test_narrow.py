@@ -1,4 +1,4 @@
-"""Convolutions in bfloat16: near the scores of float64, and as indifferent to their neighbours as any."""
+"""Narrow convolutions: near the scores of float64, and as indifferent to their neighbours as any."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from torch import nn
 
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
-from dlgenome.attribution.engine import Engine
-from dlgenome.attribution.kernels import add_relu, add_rounded, pair_rows, relu_multiplier
-from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
-from dlgenome.attribution.narrow import BoundNarrow, NarrowConvolution, has_maxima, with_narrow_convolutions
-from dlgenome.attribution.rewriting import put_together
+from dlgenome.attribution.narrow import has_maxima, with_narrow_convolutions
+from dlgenome.attribution.rules.convolution import pieces_of
+from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
 
@@ -40,20 +38,35 @@ def test_scores_are_near_those_of_float64(random_codes: Any) -> None:
     (exact,) = explainer(program_of(torch.float64), torch.float64).explain(codes, references)
     (found,) = explainer(with_narrow_convolutions(program_of())).explain(codes, references)
     for one, other in zip(exact.hypothetical, found.hypothetical, strict=True):
-        assert 1e-4 * np.abs(one).max() < np.abs(one - other).max() < 0.03 * np.abs(one).max()
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9995
+        assert 1e-4 * np.abs(one).max() < np.abs(one - other).max() < 0.006 * np.abs(one).max()
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9999
     assert found.hypothetical.dtype == np.float32
 
 
-def test_only_convolutions_of_many_channels_are_rounded() -> None:
-    program = with_narrow_convolutions(program_of(target="index:0,100"))
-    engine = Engine(program, StepShape(2, REFERENCES))
-    kinds = [
-        type(engine._rules[step.call.name]).__name__
-        for step in program.steps
-        if isinstance(step.rule, NarrowConvolution)
-    ]
-    assert kinds == ["BoundConvolution", *["BoundNarrow"] * 3, "BoundConvolution"]
+@pytest.mark.parametrize(
+    ("shape", "pieces"),
+    [
+        ((32, 32, 3), (TWO, ONE)),
+        ((16, 16, 1), (TWO, ONE)),
+        ((32, 4, 21), (ALL, ALL)),
+        ((1, 32, 75), (ALL, ALL)),
+        ((64, 8, 3), (ALL, ALL)),
+    ],
+    ids=str,
+)
+def test_only_convolutions_of_many_channels_are_narrow(
+    shape: tuple[int, ...], pieces: tuple[int, int]
+) -> None:
+    weight = torch.zeros(shape)
+    assert pieces_of(weight, narrow=True) == pieces
+    assert pieces_of(weight, narrow=False) == (ALL, ALL)
+
+
+def test_what_is_predicted_is_hardly_rounded(random_codes: Any) -> None:
+    codes, references = random_codes(1, 6, LENGTH), random_codes(2, 6, REFERENCES, LENGTH)
+    (exact,) = explainer(program_of(torch.float64), torch.float64).explain(codes, references)
+    (found,) = explainer(with_narrow_convolutions(program_of())).explain(codes, references)
+    np.testing.assert_allclose(found.prediction, exact.prediction, rtol=1e-3)
 
 
 def test_transposed_convolutions_stay_as_they_are(random_codes: Any) -> None:
@@ -80,80 +93,6 @@ def test_neighbours_and_threads_change_no_bit(batch_size: int, random_codes: Any
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(together.hypothetical[3], alone.hypothetical[0])
-
-
-def halves(seed: int, *shape: int) -> torch.Tensor:
-    """Numbers of every size and sign, with all that are none among them."""
-    bits = torch.randint(-(2**15), 2**15, shape, generator=torch.Generator().manual_seed(seed))
-    return bits.to(torch.int16).view(torch.bfloat16)
-
-
-def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
-
-
-@pytest.mark.parametrize("spare", [False, True])
-def test_the_pass_back_through_a_relu_rounds_as_torch_does(spare: bool) -> None:
-    step = StepShape(2, 3)
-    x, r = halves(1, 2, 16, 3000), halves(2, 6, 16, 3000)
-    multiplier = torch.randn(6, 16, 3000, generator=torch.Generator().manual_seed(3)) * halves(4, 6, 16, 3000)
-    wide_x, wide_r = x.float().repeat_interleave(3, 0), r.float()
-    width = (wide_x - wide_r).abs().clamp_min(torch.finfo(torch.float32).tiny)
-    slope = (torch.maximum(wide_x, wide_r) / width).clamp(0, 1)
-    known = ~slope.isnan() & wide_x.isfinite() & wide_r.isfinite()
-    expected = (multiplier * slope).bfloat16()
-    found = relu_multiplier(pair_rows(x, r, multiplier, step, BatchAxis(), spare))
-    assert found is not None
-    assert (found.data_ptr() == r.data_ptr()) == spare
-    assert known.float().mean() > 0.9
-    assert same(found[known], expected[known])
-
-
-def test_what_is_added_is_what_torch_adds() -> None:
-    value = halves(5, 2, 16, 3000)
-    total = torch.randn(2, 16, 3000, generator=torch.Generator().manual_seed(6))
-    whole, positive = total.clone(), total.clone()
-    assert add_rounded(whole, value)
-    assert add_relu(positive, value)
-    assert same(whole, total + value.float())
-    assert same(positive, total + value.float().relu())
-    assert not add_rounded(total, value.transpose(1, 2).contiguous().transpose(1, 2))
-    assert not add_rounded(total.double(), value)
-    assert not add_rounded(total, value.float())
-
-
-class Tails(nn.Module):
-    """Convolutions whose values go into a ReLU, into two ReLUs, into another function, and out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv1d(n, 32, 3, padding=1) for n in (4, 32, 32, 32, 32))
-
-    def forward(self, x: torch.Tensor) -> Any:
-        first, second, third, fourth, last = self.convs
-        x = second(first(x).relu()).relu()
-        made = third(x)
-        x = made.relu() + made.sigmoid()
-        return last(fourth(x).tanh())[:, :, :1].flatten(1)
-
-
-def test_values_stay_narrow_only_on_their_way_into_one_relu(random_codes: Any) -> None:
-    torch.manual_seed(5)
-    program = with_narrow_convolutions(lower(capture(Tails().eval(), (4, LENGTH))))
-    steps = put_together(program).steps
-    rules = [step.rule for step in steps if isinstance(step.rule, NarrowConvolution)]
-    assert [rule.leaves_narrow for rule in rules] == [True, True, False, False, False]
-    explaining = DeepLift(program, targets=32, n_references=REFERENCES, batch_size=10)
-    bound = [rule for rule in explaining.engine._rules.values() if isinstance(rule, BoundNarrow)]
-    assert len(bound) == 4
-    torch.manual_seed(5)
-    wide = lower(capture(Tails().eval(), (4, LENGTH), dtype=torch.float64))
-    exact = DeepLift(wide, targets=32, n_references=REFERENCES, batch_size=10, dtype=torch.float64)
-    codes, references = random_codes(7, 2, LENGTH), random_codes(8, 2, REFERENCES, LENGTH)
-    pairs = zip(explaining.explain(codes, references), exact.explain(codes, references), strict=True)
-    for found, expected in pairs:
-        scale = np.abs(expected.hypothetical).max()
-        assert np.abs(found.hypothetical - expected.hypothetical).max() < 0.05 * scale
 
 
 def test_small_values_take_the_plain_path_to_the_same_scores(random_codes: Any) -> None:
@@ -187,7 +126,7 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("pooling", [nn.MaxPool1d(4), nn.Identity()], ids=["pooled", "whole"])
-def test_every_other_way_of_explaining_gets_float32_from_its_relus(
+def test_every_other_way_of_explaining_may_have_them(
     method: Method, pooling: nn.Module, random_codes: Any
 ) -> None:
     torch.manual_seed(6)
@@ -203,12 +142,12 @@ def test_every_other_way_of_explaining_gets_float32_from_its_relus(
         found.append(explaining.explain(codes, references)[0].hypothetical)
     rounded, exact = found
     assert rounded.dtype == np.float32
-    assert np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).max()
+    assert np.abs(rounded - exact).mean() < 0.005 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("moves", [{"stride": 2}, {"groups": 2}, {"padding": 4}], ids=str)
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
-def test_any_convolution_may_be_rounded(
+def test_any_convolution_may_be_narrow(
     moves: dict[str, Any], activation: type[nn.Module], random_codes: Any
 ) -> None:
     """Those that move otherwise have another way back."""
@@ -222,4 +161,4 @@ def test_any_convolution_may_be_rounded(
     (exact,) = explainer(wide, torch.float64).explain(codes, references)
     (found,) = explainer(with_narrow_convolutions(program)).explain(codes, references)
     difference = np.abs(found.hypothetical - exact.hypothetical).max()
-    assert 0 < difference < 0.03 * np.abs(exact.hypothetical).max()
+    assert 0 < difference < 0.01 * np.abs(exact.hypothetical).max()

@@ -92,7 +92,7 @@ def test_the_other_way_to_share_a_maximum_out_is_left_alone() -> None:
     assert FUSED not in [str(step.call.op) for step in engine.program.steps]
 
 
-def test_values_of_a_rounded_convolution_are_widened() -> None:
+def test_it_takes_what_a_narrow_convolution_makes() -> None:
     torch.manual_seed(3)
     network = nn.Sequential(nn.Conv1d(4, 32, 1), Network(POOLS["with-a-rest"]))
     network[1].conv = nn.Conv1d(32, CHANNELS, 5)
@@ -101,4 +101,4 @@ def test_values_of_a_rounded_convolution_are_widened() -> None:
     expected = DEEPLIFT.engine(exact, STEP).run(rows_of(torch.float64), 1).multipliers[0]
     found = DEEPLIFT.engine(narrow, STEP).run(rows_of(torch.float32), 1).multipliers[0]
     assert found.dtype is torch.float32
-    assert (found - expected).abs().mean() < 0.02 * expected.abs().max()
+    assert (found - expected).abs().mean() < 0.005 * expected.abs().max()

@@ -11,6 +11,11 @@ from torch import Tensor
 from dlgenome.attribution.convolving import Geometry, Map, MapOnto, adjoint, convolution, ways_back
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
+from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
+
+_FEWEST_CHANNELS = 16
+"""Narrow convolutions from or to fewer are as any: the first and those of profiles. They cost little, and the
+weights of a profile's logits cancel, which rounded ones do not."""
 
 
 class ConvolutionRule(Rule):
@@ -24,10 +29,14 @@ class ConvolutionRule(Rule):
 
 
 class Convolution(ConvolutionRule):
-    """Convolution over one or two axes, with any stride, padding, dilation and grouping."""
+    """Convolution over one or two axes, with any stride, padding, dilation and grouping.
 
-    def __init__(self, axes: int) -> None:
-        self.axes = axes
+    A ``narrow`` one takes fewer digits of weights and values than float32 has, where it has many channels:
+    half of them for values, and those of bfloat16 for multipliers.
+    """
+
+    def __init__(self, axes: int, *, narrow: bool = False) -> None:
+        self.axes, self.narrow = axes, narrow
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence, or where they run over the batch."""
@@ -35,24 +44,23 @@ class Convolution(ConvolutionRule):
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
-        axes = self._two_axes
-        back, onto = ways_back(axes(args[1]), self._geometry(args), self._size(call))
-        own = None if onto is None else lambda multiplier, total: onto(axes(multiplier), axes(total))
-        return BoundConvolution(self._map(args, is_kept=True), self._on_own_axes(back), own)
+        weight, geometry = self._two_axes(args[1]), self._geometry(args)
+        there, back = pieces_of(weight, narrow=self.narrow)
+        onward = convolution(weight, _bias(args), geometry, n_pieces=there)
+        alone, onto = ways_back(weight, geometry, self._size(call), n_pieces=back)
+        own = self._on_own_axes
+        return BoundConvolution(own(onward), own(alone), self._onto_own_axes(onto))
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Convolved values, channels-last in memory."""
-        return self._map(args, is_kept=False)(args[0])
+        run = convolution(self._two_axes(args[1]), _bias(args), self._geometry(args), is_kept=False)
+        return self._on_own_axes(run)(args[0])
 
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Adjoint of the convolution applied to the multiplier."""
         weight, geometry = self._two_axes(saved.args[1]), self._geometry(saved.args)
         back = adjoint(weight, geometry, self._size(call), is_kept=False)
         return [self._on_own_axes(back)(multiplier)]
-
-    def _map(self, args: tuple[Any, ...], *, is_kept: bool) -> Map:
-        weight, bias = self._two_axes(args[1]), args[2] if len(args) > 2 else None
-        return self._on_own_axes(convolution(weight, bias, self._geometry(args), is_kept=is_kept))
 
     def _size(self, call: Call) -> tuple[int, int]:
         """Height and width of the input."""
@@ -64,6 +72,10 @@ class Convolution(ConvolutionRule):
 
     def _on_own_axes(self, on_two: Map) -> Map:
         return on_two if self.axes == 2 else lambda value: on_two(value.unsqueeze(2)).squeeze(2)
+
+    def _onto_own_axes(self, onto: MapOnto | None) -> MapOnto | None:
+        axes = self._two_axes
+        return onto and (lambda multiplier, total: onto(axes(multiplier), axes(total)))
 
     def _geometry(self, args: tuple[Any, ...]) -> Geometry:
         given = args[3:]
@@ -79,6 +91,15 @@ class Convolution(ConvolutionRule):
         if self.axes == 2:
             return values[0], values[-1]
         return neutral, values[0]
+
+
+def pieces_of(weight: Tensor, *, narrow: bool) -> tuple[int, int]:
+    """Pieces of bfloat16 that values, and multipliers, of a convolution are to count with."""
+    return (TWO, ONE) if narrow and min(weight.shape[:2]) >= _FEWEST_CHANNELS else (ALL, ALL)
+
+
+def _bias(args: tuple[Any, ...]) -> Tensor | None:
+    return args[2] if len(args) > 2 else None
 
 
 class BoundConvolution(ConvolutionRule):
@@ -111,34 +132,36 @@ class AnyConvolution(Linear):
 
     title = "linear (convolution)"
 
+    def __init__(self, *, narrow: bool = False) -> None:
+        self.narrow = narrow
+
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence, or where they run over the batch."""
         return _refused(call)
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """That of conv1d or conv2d where the call is one of these."""
-        plain = _plain(args)
+        plain = self._plain(args)
         return self if plain is None else plain[0].bound(call, plain[1])
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Convolved values; channels-last in memory unless the convolution is transposed."""
-        plain = _plain(args)
+        plain = self._plain(args)
         return super().forward(call, args, kwargs) if plain is None else plain[0].forward(call, plain[1], {})
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Adjoint of the convolution; a transposed one through automatic differentiation."""
-        plain = _plain(saved.args)
+        plain = self._plain(saved.args)
         if plain is None:
             return super().backward(call, multiplier, saved)
         return plain[0].backward(call, multiplier, replace(saved, args=plain[1]))
 
-
-def _plain(args: tuple[Any, ...]) -> tuple[Convolution, tuple[Any, ...]] | None:
-    """The same convolution as rule and arguments of conv1d or conv2d; None where it is neither."""
-    transposed, groups, axes = args[6], args[8], args[1].dim() - 2
-    if transposed or axes not in (1, 2):
-        return None
-    return Convolution(axes), (*args[:6], groups)
+    def _plain(self, args: tuple[Any, ...]) -> tuple[Convolution, tuple[Any, ...]] | None:
+        """The same convolution as rule and arguments of conv1d or conv2d; None where it is neither."""
+        transposed, groups, axes = args[6], args[8], args[1].dim() - 2
+        if transposed or axes not in (1, 2):
+            return None
+        return Convolution(axes, narrow=self.narrow), (*args[:6], groups)
 
 
 class SamePadding(Convolution):

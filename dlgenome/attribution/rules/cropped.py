@@ -18,7 +18,12 @@ from dlgenome.attribution.convolving import Geometry, MapOnto, adjoint_onto
 from dlgenome.attribution.kernels import cropped_sum, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule
-from dlgenome.attribution.rules.convolution import ConvolutionRule
+from dlgenome.attribution.rules.convolution import (
+    AnyConvolution,
+    Convolution,
+    ConvolutionRule,
+    pieces_of,
+)
 from dlgenome.attribution.rules.elementwise import RELU
 from dlgenome.attribution.rules.linear import Linear, zeros_like_layout
 from dlgenome.attribution.rules.residual import ResidualRelu
@@ -103,7 +108,7 @@ class SpreadConvolution(ConvolutionRule):
     where it would not see the outermost; None where its sides differ, or it is better computed apart.
     """
 
-    def __init__(self, rule: Rule, place: Place, padding: int | None) -> None:
+    def __init__(self, rule: Convolution | AnyConvolution, place: Place, padding: int | None) -> None:
         self.rule, self.place, self.padding = rule, place, padding
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
@@ -119,7 +124,8 @@ class SpreadConvolution(ConvolutionRule):
         along = dilation if isinstance(dilation, int) else dilation[0]
         groups = call.input_infos[0].dims[1] // weight.shape[1]
         geometry = Geometry((1, 1), (0, self.padding), (1, along), groups)
-        return adjoint_onto(weight, geometry, (1, self.place.length))
+        _, back = pieces_of(weight, narrow=self.rule.narrow)
+        return adjoint_onto(weight, geometry, (1, self.place.length), n_pieces=back)
 
 
 class _BoundSpread(ConvolutionRule):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dlgenome.attribution.kernels import as_array, in_threads
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Rule
+from dlgenome.attribution.rules.convolution import pieces_of
 from dlgenome.attribution.tiles.convolution import packed_weights
 from dlgenome.attribution.tiles.instructions import SIDE
-from dlgenome.attribution.tiles.kernels import N_PIECES
 from dlgenome.attribution.tiles.tower_kernels import Layers, backward_rows, forward_rows
 
 
@@ -34,8 +34,8 @@ class Tower(Rule):
     """Some layers, each of what the one before made; ReLU has its Rescale rule, all else is linear.
 
     Arguments are the first value, and weights (channels, channels, taps) and bias of every layer. It makes
-    the last value, and a record of what every convolution made, which the way back needs. The multiplier
-    of the last value may have all positions of the first.
+    the last value, and a record of what every convolution made, which the way back needs: that of a
+    ``narrow`` one is in half precision. The multiplier of the last value may have all positions of the first.
     """
 
     title = "linear, rescale (piecewise linear)"
@@ -49,6 +49,10 @@ class Tower(Rule):
     def kept(self, call: Call) -> tuple[Ref, ...]:
         """What it makes, for the record."""
         return (Ref(call.name),)
+
+    def record_size(self, channels: int) -> int:
+        """Numbers of a row's record: what each layer made, and a line for each that says how it is scaled."""
+        return sum(layer.width for layer in self.layers) * channels + len(self.layers) * SIDE
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
@@ -67,38 +71,44 @@ class BoundTower(Tower):
     ) -> None:
         super().__init__(layers, narrow=narrow)
         self._channels = len(weights[0])
-        self._n_pieces = 1 if narrow else N_PIECES
-        groups = -(-self._channels // SIDE)
-        onward = [packed_weights(weight, self._n_pieces, groups) for weight in weights]
-        back = [packed_weights(weight.flip(2).transpose(0, 1), self._n_pieces, groups) for weight in weights]
-        self._onward, self._back = as_array(torch.cat(onward)), as_array(torch.cat(back))
-        zeros = torch.zeros(self._channels)
-        self._bias = torch.cat([zeros if bias is None else bias for bias in biases]).numpy()
-        sizes = [layer.width * self._channels for layer in layers]
-        self._record_size = sum(sizes)
-        self._layers = Layers(
-            width=np.array([layer.width for layer in layers]),
-            start=np.array([layer.start for layer in layers]),
-            padding=np.array([layer.padding for layer in layers]),
-            dilation=np.array([layer.dilation for layer in layers]),
-            taps=np.array([layer.taps for layer in layers]),
-            weight=_begins([len(part) for part in onward]),
-            record=_begins(sizes),
+        there, back = pieces_of(weights[0], narrow=narrow)
+        added = [torch.zeros(self._channels) if bias is None else bias for bias in biases]
+        self._bias = torch.cat(added).numpy()
+        self._there, self._onward = self._laid_out(weights, added, there)
+        turned = [weight.flip(2).transpose(0, 1) for weight in weights]
+        self._back, self._backward = self._laid_out(turned, added, back)
+
+    def _laid_out(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], n_pieces: int
+    ) -> tuple[Layers, Any]:
+        """The layers on one way, and all their weights."""
+        packed = [packed_weights(weight, n_pieces, -(-self._channels // SIDE)) for weight in weights]
+        layers = Layers(
+            n_pieces=n_pieces,
+            width=np.array([layer.width for layer in self.layers]),
+            start=np.array([layer.start for layer in self.layers]),
+            padding=np.array([layer.padding for layer in self.layers]),
+            dilation=np.array([layer.dilation for layer in self.layers]),
+            taps=np.array([layer.taps for layer in self.layers]),
+            weight=_begins([len(part) for part in packed]),
+            record=_begins([layer.width * self._channels for layer in self.layers]),
+            gain=np.array([weight.abs().sum((1, 2)).max() for weight in weights], np.float32),
+            offset=np.array([bias.abs().max() for bias in biases], np.float32),
         )
+        return layers, as_array(torch.cat(packed))
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The last value (rows, channels, positions), channels-last in memory, and the record of each row."""
         rows = _rows(args[0])
-        record = rows.new_empty(
-            len(rows), self._record_size, dtype=torch.bfloat16 if self.narrow else torch.float32
-        )
+        kind = torch.float16 if self.narrow else torch.float32
+        record = rows.new_empty(len(rows), self.record_size(self._channels), dtype=kind)
         assert record.data_ptr() % 64 == 0, "torch aligns memory to lines of the cache"
         made = rows.new_empty(len(rows), self.layers[-1].width, self._channels)
         values, records, out = as_array(rows), as_array(record), as_array(made.flatten(1))
 
         def work(first: int, last: int) -> None:
             forward_rows(
-                values[first:last], self._layers, self._channels, self._n_pieces, self._onward, self._bias,
+                values[first:last], self._there, self._channels, self._onward, self._bias,
                 records[first:last], out[first:last],
             )  # fmt: skip
 
@@ -119,8 +129,8 @@ class BoundTower(Tower):
         def work(first: int, last: int) -> None:
             for sequence, pairs in saved.step.pairs_of_sequences(first, last):
                 backward_rows(
-                    own[sequence], others[pairs], multipliers[pairs], at, self._layers, self._channels,
-                    self._n_pieces, self._back, out[pairs],
+                    own[sequence], others[pairs], multipliers[pairs], at, self._back, self._channels,
+                    self._backward, out[pairs],
                 )  # fmt: skip
 
         in_threads(work, len(rows))

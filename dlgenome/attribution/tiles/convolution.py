@@ -8,13 +8,13 @@ from torch import Tensor
 
 from dlgenome.attribution.kernels import as_array, in_threads, rows_apart, rows_of
 from dlgenome.attribution.tiles.instructions import BLOCK, SIDE
-from dlgenome.attribution.tiles.kernels import N_PIECES, Shape, convolve, n_made
+from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO, Shape, convolve, n_made
 from dlgenome.attribution.tiles.processor import has_tiles
 
 _BYTES_AT_ONCE, _GROUPS_AT_ONCE = 1 << 21, 6
 """Weights, and groups of 32 channels, that the second-level cache holds beside sums and what is summed up."""
-_PRODUCT = 0.6
-"""Multiplications of a library in the time of one here, six products of pieces."""
+_PRODUCT = {ALL: 0.6, TWO: 0.3, ONE: 0.1}
+"""Multiplications of a library in float32 in the time of one here: six products of pieces, three, or one."""
 _AROUND = 25
 """Multiplications of a library in the time that taking a number apart, or putting a sum away, takes."""
 
@@ -22,34 +22,32 @@ _AROUND = 25
 class TiledConvolution:
     """Of stride 1; values and outputs are channels-last in memory.
 
-    With weights (outputs, channels, 1, width) in float32 it is one of float32; with weights in bfloat16
-    values are rounded to it, and what is made is bfloat16 unless it is added to float32.
+    Weights are (outputs, channels, 1, width). They and values count with so many pieces.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, n_pieces: int = ALL
+    ) -> None:
         outputs, channels, _, width = weight.shape
-        n_pieces = N_PIECES if weight.dtype is torch.float32 else 1
         group = width * (-(-outputs // SIDE)) * n_pieces * BLOCK * 2
         at_once = max(1, min(_GROUPS_AT_ONCE, _BYTES_AT_ONCE // group))
         self._shape = Shape(channels, outputs, width, padding, dilation, n_pieces, at_once)
         self._weights = as_array(packed_weights(weight[:, :, 0], n_pieces, at_once))
-        self._bias = (torch.zeros(outputs) if bias is None else bias.float().contiguous()).numpy()
-        self._made = weight.dtype
+        self._bias = (torch.zeros(outputs) if bias is None else bias.contiguous()).numpy()
 
     def suits(self, value: Tensor) -> bool:
         """Whether the value is of a kind that is known."""
-        known = value.dtype is torch.float32 or value.dtype is self._made
-        return known and value.numel() > 0 and n_made(value.shape[3], self._shape) > 0
+        return value.dtype is torch.float32 and value.numel() > 0 and n_made(value.shape[3], self._shape) > 0
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
         size = n_made(value.shape[3], self._shape)
-        made = value.new_empty(len(value), value.shape[2], size, self._shape.outputs, dtype=self._made)
+        made = value.new_empty(len(value), value.shape[2], size, self._shape.outputs)
         self._run(value, made, onto=False)
         return made.permute(0, 3, 1, 2)
 
     def onto(self, value: Tensor, total: Tensor) -> None:
-        """The same, added to ``total``, of float32."""
+        """The same, added to ``total``."""
         self._run(value, total.permute(0, 2, 3, 1), onto=True)
 
     def _run(self, value: Tensor, made: Tensor, *, onto: bool) -> None:
@@ -64,23 +62,23 @@ class TiledConvolution:
 
 
 def tiled(
-    weight: Tensor, bias: Tensor | None, padding: int, dilation: int, at_most: float
+    weight: Tensor, bias: Tensor | None, padding: int, dilation: int, n_pieces: int, at_most: float
 ) -> TiledConvolution | None:
     """The convolution with weights (outputs, channels, 1, width).
 
     None where a place takes longer than ``at_most`` multiplications of a library do.
     """
-    known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-    if not known or weight.shape[2] != 1 or _cost(weight) > at_most or not has_tiles():
+    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and weight.shape[2] == 1
+    if not known or _cost(weight, n_pieces) > at_most or not has_tiles():
         return None
-    return TiledConvolution(weight, bias, padding, dilation)
+    return TiledConvolution(weight, bias, padding, dilation, n_pieces)
 
 
-def _cost(weight: Tensor) -> float:
+def _cost(weight: Tensor, n_pieces: int) -> float:
     """Multiplications of a library that take as long as a place takes here."""
     outputs, channels, _, width = weight.shape
     blocks = -(-channels // SIDE) * -(-outputs // SIDE)
-    return _PRODUCT * width * blocks * BLOCK + _AROUND * (channels + outputs)
+    return _PRODUCT[n_pieces] * width * blocks * BLOCK + _AROUND * (channels + outputs)
 
 
 def packed_weights(weight: Tensor, n_pieces: int, at_once: int) -> Tensor:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlgenome.attribution.narrow_kernels import stored, wide
 from dlgenome.attribution.tiles.instructions import (
     BLOCK,
     FULL_TILES,
@@ -29,17 +28,19 @@ _AT_ONCE = 512
 """Places whose sums stay in the second-level cache while all weights pass by."""
 _LINE = 64
 """Bytes."""
-N_PIECES = 3
-"""bfloat16 numbers that add up to one of float32."""
+ONE, TWO, ALL = 1, 2, 3
+"""Pieces that stand for a number: bfloat16 itself, with sixteen binary digits, and all of a float32."""
 
-_small_products = block_of_sums(N_PIECES, [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0)])
+_small_products = block_of_sums(ALL, [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0)])
 """Three more are less than a part in 2^24 of the largest, and left out."""
-_large_products = block_of_sums(N_PIECES, [(0, 0)])
-_only_products = block_of_sums(1, [(0, 0)])
+_large_products = block_of_sums(ALL, [(0, 0)])
+_products_of_two = block_of_sums(TWO, [(0, 1), (0, 0), (1, 0)])
+"""One more is less than a part in 2^16."""
+_products_of_one = block_of_sums(ONE, [(0, 0)])
 SMALL, LARGE = 0, 1
 """Parts of a sum. All small products come first: each that is added to a large sum rounds it once more.
 
-Numbers of one piece have large ones only.
+With fewer than all pieces that is less than what is missing, and there is only one part.
 """
 
 
@@ -85,7 +86,7 @@ def n_made(length: int, shape: Shape) -> int:
 
 @compiled
 def take_apart(
-    row: Any, begin: int, end: int, channels: int, n_pieces: int, pieces: Pieces, room: int
+    row: Numbers, begin: int, end: int, channels: int, n_pieces: int, pieces: Pieces, room: int
 ) -> None:
     """Split some positions of a row (positions, channels); each piece has room for so many positions."""
     whole, spare = channels - channels % LANES, np.zeros(LANES, np.float32)
@@ -97,7 +98,7 @@ def take_apart(
                 vector = load(row, at)
             else:
                 for number in range(channels - whole):
-                    spare[number] = wide(row[at + number])
+                    spare[number] = row[at + number]
                 vector = load(spare, 0)
             put_apart(vector, n_pieces, pieces, to, room * SIDE)
 
@@ -106,8 +107,9 @@ def take_apart(
 def put_apart(vector: Any, n_pieces: int, pieces: Pieces, to: int, apart: int) -> None:
     """Put the pieces of a vector where they belong."""
     rest = split(pieces, to, vector)
-    if n_pieces == N_PIECES:
+    if n_pieces > ONE:
         rest = split(pieces, to + apart, rest)
+    if n_pieces > TWO:
         split(pieces, to + 2 * apart, rest)
 
 
@@ -134,8 +136,10 @@ def _add_block(
     first, last = taps_seen(start, shape.dilation, shape.width, length)
     value = (group * shape.n_pieces * room + SIDE + start) * SIDE
     tap, piece = shape.dilation * SIDE, room * SIDE
-    if shape.n_pieces == 1:
-        _only_products(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
+    if shape.n_pieces == ONE:
+        _products_of_one(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
+    elif shape.n_pieces == TWO:
+        _products_of_two(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
     elif part == SMALL:
         _small_products(pieces, value, tap, piece, weights, weight, sums, place, first, last, groups, onto)
     else:
@@ -143,7 +147,7 @@ def _add_block(
 
 
 @compiled
-def _put(sums: Numbers, n_places: int, out: Any, first: int, bias: Numbers, onto: bool) -> None:
+def _put(sums: Numbers, n_places: int, out: Numbers, first: int, bias: Numbers, onto: bool) -> None:
     """Write what is (groups of outputs, places, 32) to (places, outputs), or add it there."""
     outputs = bias.size
     whole = outputs - outputs % LANES
@@ -155,7 +159,7 @@ def _put(sums: Numbers, n_places: int, out: Any, first: int, bias: Numbers, onto
         for output in range(whole, outputs):
             one = sums[((output // SIDE) * _AT_ONCE + place) * SIDE + output % SIDE] + bias[output]
             at = first + place * outputs + output
-            out[at] = stored(one + wide(out[at]) if onto else one, out[at])
+            out[at] = one + out[at] if onto else one
 
 
 @compiled
@@ -168,7 +172,7 @@ def sum_up(
     Weights, from ``first`` on, are (parts of the groups of channels, groups of outputs, taps, groups, pieces,
     two registers).
     """
-    groups, beginning = n_groups(shape.channels), SMALL if shape.n_pieces == N_PIECES else LARGE
+    groups, beginning = n_groups(shape.channels), SMALL if shape.n_pieces == ALL else LARGE
     for part in range(beginning, LARGE + 1):
         weight = first
         for group in range(0, groups, shape.at_once):
@@ -185,7 +189,7 @@ def sum_up(
 
 @compiled
 def convolve(
-    rows: Any, shape: Shape, weights: Pieces, bias: Numbers, out: Any, apart: int, onto: bool
+    rows: Numbers, shape: Shape, weights: Pieces, bias: Numbers, out: Numbers, apart: int, onto: bool
 ) -> None:
     """The convolution of rows (rows, positions * channels), written or added to rows that lie ``apart``."""
     before = np.zeros(64, np.uint8)

@@ -2,7 +2,8 @@
 
 A layer is ``c = convolution(h)``, then ``h + max(c, 0)``. All layers of one row follow one another, so that
 h, and its multiplier on the way back, stay in the second-level cache; only c of every layer is written to
-memory and read again. It lies in a record, one layer after the other, in float32 or in bfloat16.
+memory and read again. It lies in a record, one layer after the other, in float32 or in half precision. That
+has few exponents, so each layer of a row is scaled by a power of two, which the end of the record tells.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dlgenome.attribution.tiles.instructions import (
     read_configuration,
 )
 from dlgenome.attribution.tiles.kernels import (
+    ALL,
     Numbers,
     Pieces,
     Shape,
@@ -38,6 +40,8 @@ from dlgenome.attribution.tiles.vectors import (
     at_least,
     at_most,
     fetch,
+    first_of,
+    largest_of,
     load,
     minus,
     negative,
@@ -57,11 +61,19 @@ _SLAB = 256
 _AHEAD = 1024
 """Numbers: what comes from far away has to be asked for so early."""
 _LEAST = np.finfo(np.float32).tiny
+_DIGITS, _BIAS = np.uint32(23), 127
+"""Of a float32: binary digits after the first, and what is added to its exponent."""
+_OF_HALF = 14
+"""The largest exponent of half precision, less one for what rounding may add."""
+_FARTHEST = 110
+"""Beyond, powers of two are no ordinary numbers of float32 any more."""
 
 
 class Layers(NamedTuple):
     """A number for each layer; positions are of h, of which a layer may have fewer than the one before."""
 
+    n_pieces: int
+    """Of all values and weights on this way."""
     width: Integers
     """Positions that it makes."""
     start: Integers
@@ -73,48 +85,71 @@ class Layers(NamedTuple):
     """Where its weights begin."""
     record: Integers
     """Where its c begins in a record."""
+    gain: Numbers
+    """The largest sum of sizes of the weights of one output: c is at most so many times as large as h."""
+    offset: Numbers
+    """The largest size of a bias."""
 
 
 @compiled
 def forward_rows(
-    values: Numbers, layers: Layers, channels: int, n_pieces: int, weights: Pieces, bias: Numbers,
-    record: Any, out: Numbers,
-) -> None:  # fmt: skip
+    values: Numbers, layers: Layers, channels: int, weights: Pieces, bias: Numbers, record: Any, out: Numbers
+) -> None:
     """The last h of rows of the first, (rows, positions * channels), and the record of each row."""
     before = np.zeros(64, np.uint8)
     read_configuration(before)
     configure(FULL_TILES)
-    length = values.shape[1] // channels
+    length, n_layers = values.shape[1] // channels, layers.width.size
     room, groups = length + 3 * SIDE, n_groups(channels)
     h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
-    pieces = no_pieces(groups * n_pieces * room * SIDE)
+    pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for row in range(len(values)):
-        _copy(values[row], h)
-        seen = length
-        for number in range(layers.width.size):
+        most, seen, scale = _copy(values[row], h), length, record.shape[1] - n_layers * SIDE
+        for number in range(n_layers):
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
-            shape = _shape(channels, layers, number, padding, n_pieces)
-            _clear_after(pieces, groups * n_pieces, room, seen)
+            shape = _shape(channels, layers, number, padding)
+            _clear_after(pieces, groups * layers.n_pieces, room, seen)
+            exponent = _exponent(most * layers.gain[number] + layers.offset[number], layers.n_pieces)
+            put_by(
+                record[row], scale + number * SIDE, all_of(np.float32(exponent)), all_of(np.float32(exponent))
+            )
+            down, up = _power(-exponent), _power(exponent)
             layer_bias = bias[number * channels : (number + 1) * channels]
             c, weight = record[row, layers.record[number] :], layers.weight[number]
-            ready, ahead = 0, shape.dilation * (shape.width - 1) - padding
+            ready, ahead, most = 0, shape.dilation * (shape.width - 1) - padding, _ZERO
             for place in range(0, width, _SLAB):
                 end = min(width, place + _SLAB)
                 # just before it is used, and written over: then it is in the nearest cache
                 wanted = max(ready, min(seen, end + ahead))
-                take_apart(h, ready, wanted, channels, n_pieces, pieces, room)
+                take_apart(h, ready, wanted, channels, layers.n_pieces, pieces, room)
                 ready = wanted
                 sum_up(pieces, room, place, end, seen, shape, weights, weight, sums, _SLAB)
-                _add_relu(sums, layer_bias, h, start, place, end, c)
+                most = max(most, _add_relu(sums, layer_bias, h, start, place, end, c, down, up))
             seen = width
         out[row] = h[: seen * channels]
     configure(before)
 
 
 @compiled
+def _exponent(most: np.float32, n_pieces: int) -> int:
+    """Of the power of two by which numbers up to ``most`` are divided to fit half precision."""
+    if n_pieces == ALL:
+        return 0
+    exponent = int(np.float32(most).view(np.uint32) >> _DIGITS) - _BIAS - _OF_HALF
+    return min(max(exponent, -_FARTHEST), _FARTHEST)
+
+
+@compiled
+def _power(exponent: int) -> np.float32:
+    """Of two."""
+    made: np.float32 = np.uint32(np.uint32(exponent + _BIAS) << _DIGITS).view(np.float32)
+    return made
+
+
+@compiled
 def backward_rows(
-    own: Any, records: Any, multipliers: Numbers, at: int, layers: Layers, channels: int, n_pieces: int,
-    weights: Pieces, out: Numbers,
+    own: Any, records: Any, multipliers: Numbers, at: int, layers: Layers, channels: int, weights: Pieces,
+    out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
@@ -123,29 +158,30 @@ def backward_rows(
     before = np.zeros(64, np.uint8)
     read_configuration(before)
     configure(FULL_TILES)
-    length = out.shape[1] // channels
+    length, n_layers = out.shape[1] // channels, layers.width.size
     room, groups = length + 3 * SIDE, n_groups(channels)
     sums = zeros(groups * _SLAB * SIDE)
-    pieces = no_pieces(groups * n_pieces * room * SIDE)
+    pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for pair in range(len(records)):
         m = out[pair]
         m[:] = _ZERO
         m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
-        first = layers.start.sum()
-        for number in range(layers.width.size - 1, -1, -1):
+        first, scale = layers.start.sum(), own.size - n_layers * SIDE
+        for number in range(n_layers - 1, -1, -1):
             width, base = layers.width[number], first - layers.start[number]
             seen = layers.width[number - 1] if number > 0 else length
             padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
-            shape = _shape(channels, layers, number, padding, n_pieces)
+            shape = _shape(channels, layers, number, padding)
             part = slice(layers.record[number], layers.record[number] + width * channels)
             ready, weight = 0, layers.weight[number]
             x, r = own[part], records[pair, part]
-            _clear_after(pieces, groups * n_pieces, room, width)
+            scales = (_scale(own, scale + number * SIDE), _scale(records[pair], scale + number * SIDE))
+            _clear_after(pieces, groups * layers.n_pieces, room, width)
             for place in range(0, seen, _SLAB):
                 end = min(seen, place + _SLAB)
                 # what is read from memory here comes while there is something else to do
                 wanted = max(ready, min(width, end + layers.padding[number]))
-                _slopes_apart(x, r, m, first, ready, wanted, channels, pieces, n_pieces, room)
+                _slopes_apart(x, r, scales, m, first, ready, wanted, channels, pieces, layers.n_pieces, room)
                 ready = wanted
                 sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
                 _add(sums, m, base, place, end, channels)
@@ -154,16 +190,27 @@ def backward_rows(
 
 
 @compiled
-def _copy(values: Numbers, out: Numbers) -> None:
-    for at in range(0, values.size, LANES):
-        fetch(values, at + _AHEAD)
-        store(out, at, load(values, at))
+def _scale(record: Any, at: int) -> np.float32:
+    """What the numbers of a layer of a record are to be multiplied with."""
+    return _power(int(first_of(load(record, at))))
 
 
 @compiled
-def _shape(channels: int, layers: Layers, number: int, padding: int, n_pieces: int) -> Shape:
+def _copy(values: Numbers, out: Numbers) -> np.float32:
+    """The largest size of them."""
+    most = all_of(_ZERO)
+    for at in range(0, values.size, LANES):
+        fetch(values, at + _AHEAD)
+        vector = load(values, at)
+        store(out, at, vector)
+        most = at_least(most, size_of(vector))
+    return np.float32(largest_of(most))
+
+
+@compiled
+def _shape(channels: int, layers: Layers, number: int, padding: int) -> Shape:
     taps, dilation = layers.taps[number], layers.dilation[number]
-    return Shape(channels, channels, taps, padding, dilation, n_pieces, n_groups(channels))
+    return Shape(channels, channels, taps, padding, dilation, layers.n_pieces, n_groups(channels))
 
 
 @compiled
@@ -176,19 +223,27 @@ def _clear_after(pieces: Pieces, count: int, room: int, width: int) -> None:
 
 @compiled
 def _add_relu(
-    sums: Numbers, bias: Numbers, h: Numbers, start: int, begin: int, end: int, record: Any
-) -> None:
-    """At some places: c into the record, and h of the next layer in the place of this one's."""
-    zero, channels = all_of(_ZERO), bias.size
+    sums: Numbers, bias: Numbers, h: Numbers, start: int, begin: int, end: int, record: Any,
+    down: np.float32, up: np.float32,
+) -> np.float32:  # fmt: skip
+    """At some places: c into the record, and h of the next layer in the place of this one's.
+
+    ``down`` and ``up`` take c to what the record keeps, and back. The largest size of the new h.
+    """
+    zero, smaller, larger, channels = all_of(_ZERO), all_of(down), all_of(up), bias.size
+    most = zero
     for place in range(begin, end):
         for output in range(0, channels, SIDE):
             at, of = place * channels + output, output * _SLAB + (place - begin) * SIDE
-            first = plus(load(sums, of), load(bias, output))
-            second = plus(load(sums, of + LANES), load(bias, output + LANES))
+            first = times(smaller, plus(load(sums, of), load(bias, output)))
+            second = times(smaller, plus(load(sums, of + LANES), load(bias, output + LANES)))
             put_by(record, at, first, second)
             for half, made in ((0, first), (LANES, second)):
-                c = at_least(as_kept(record, made), zero)
-                store(h, at + half, plus(load(h, at + half + start * channels), c))
+                c = at_least(times(larger, as_kept(record, made)), zero)
+                following = plus(load(h, at + half + start * channels), c)
+                store(h, at + half, following)
+                most = at_least(most, size_of(following))
+    return np.float32(largest_of(most))
 
 
 @compiled
@@ -202,16 +257,17 @@ def _add(sums: Numbers, m: Numbers, base: int, begin: int, end: int, channels: i
 
 @compiled
 def _slopes_apart(
-    own: Any, record: Any, m: Numbers, first: int, begin: int, end: int, channels: int, pieces: Pieces,
-    n_pieces: int, room: int,
+    own: Any, record: Any, scales: tuple[np.float32, np.float32], m: Numbers, first: int, begin: int,
+    end: int, channels: int, pieces: Pieces, n_pieces: int, room: int,
 ) -> None:  # fmt: skip
     """Multipliers of c at some positions in pieces: those of h, from ``first`` on, times secants of ReLU."""
+    larger_x, larger_r = all_of(scales[0]), all_of(scales[1])
     for position in range(begin, end):
         for channel in range(0, channels, LANES):
             at = position * channels + channel
             fetch(own, at + _AHEAD)
             fetch(record, at + _AHEAD)
-            slope = _relu_slopes(load(own, at), load(record, at))
+            slope = _relu_slopes(times(larger_x, load(own, at)), times(larger_r, load(record, at)))
             to = ((channel // SIDE) * n_pieces * room + SIDE + position) * SIDE + channel % SIDE
             put_apart(times(load(m, first * channels + at), slope), n_pieces, pieces, to, room * SIDE)
 

@@ -1,7 +1,8 @@
 """Sixteen float32 numbers at once, for compiled functions: a type of numba's, and what can be done with it.
 
 Loops that numba would turn into such instructions by itself must be simple; these need not be. Arrays are
-flat and contiguous; where one is of uint16, its numbers are bfloat16, widened and rounded on the way.
+flat and contiguous. What is loaded from one of uint16, or put there, is the bits of numbers of half
+precision (IEEE 754 binary16), which numba does not have on processors: widened and rounded on the way.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 
 
 _BFLOATS = ir.VectorType(_BFloat(), LANES)
+_HALVES = ir.VectorType(ir.HalfType(), LANES)
 
 
 class _VectorType(types.Type):
@@ -74,7 +76,7 @@ def load(typing: Any, array: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments)
         if array.dtype == types.uint16:
-            return _widened(builder, _loaded(builder, pointer, _HALF_WORDS))
+            return _whole(builder, _loaded(builder, pointer, _HALF_WORDS))
         return _loaded(builder, pointer, _FLOATS)
 
     return _VECTOR(array, place), generate
@@ -86,7 +88,7 @@ def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        number = _rounded(builder, arguments[2]) if array.dtype == types.uint16 else arguments[2]
+        number = _half(builder, arguments[2]) if array.dtype == types.uint16 else arguments[2]
         _put(builder, pointer, number)
         return context.get_dummy_value()
 
@@ -95,24 +97,25 @@ def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
 @in_llvm
 def split(typing: Any, array: Any, place: Any, vector: Any) -> Any:
-    """Put a vector, rounded to bfloat16, into an array from a place on; what that leaves of it."""
+    """Put a vector, rounded to bfloat16, into an array of bits from a place on; what that leaves of it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        rounded = _rounded(builder, arguments[2])
+        rounded = builder.bitcast(builder.fptrunc(arguments[2], _BFLOATS), _HALF_WORDS)
         _put(builder, pointer, rounded)
-        return builder.fsub(arguments[2], _widened(builder, rounded))
+        bits = builder.shl(builder.zext(rounded, _WORDS), ir.Constant(_WORDS, [16] * LANES))
+        return builder.fsub(arguments[2], builder.bitcast(bits, _FLOATS))
 
     return _VECTOR(array, place, vector), generate
 
 
 @in_llvm
 def as_kept(typing: Any, array: Any, vector: Any) -> Any:
-    """The vector as an array keeps it: rounded to bfloat16 where that is of uint16."""
+    """The vector as an array keeps it: rounded to half precision where that is of uint16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = arguments[1]
-        return _widened(builder, _rounded(builder, vector)) if array.dtype == types.uint16 else vector
+        return _whole(builder, _half(builder, vector)) if array.dtype == types.uint16 else vector
 
     return _VECTOR(array, vector), generate
 
@@ -129,7 +132,7 @@ def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
         if array.dtype == types.uint16:
-            halves = [_rounded(builder, vector) for vector in arguments[2:]]
+            halves = [_half(builder, vector) for vector in arguments[2:]]
             lanes = ir.Constant(ir.VectorType(_INT, 2 * LANES), list(range(2 * LANES)))
             _put(builder, pointer, builder.shuffle_vector(*halves, lanes), past=True)
         else:
@@ -210,6 +213,26 @@ def about_one_over(typing: Any, vector: Any) -> Any:
 
 
 @in_llvm
+def first_of(typing: Any, vector: Any) -> Any:
+    """The first number of a vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(arguments[0], ir.Constant(_INT, 0))
+
+    return types.float32(vector), generate
+
+
+@in_llvm
+def largest_of(typing: Any, vector: Any) -> Any:
+    """The largest number of a vector that has no numbers below zero; those that are none do not count."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), arguments[0])
+
+    return types.float32(vector), generate
+
+
+@in_llvm
 def times_plus(typing: Any, first: Any, second: Any, added: Any) -> Any:
     """The product of two, and a third added to it, rounded once."""
 
@@ -242,11 +265,10 @@ def _put(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None
         stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
 
 
-def _rounded(builder: Any, vector: Any) -> Any:
-    """The bits of the nearest bfloat16 numbers."""
-    return builder.bitcast(builder.fptrunc(vector, _BFLOATS), _HALF_WORDS)
+def _half(builder: Any, vector: Any) -> Any:
+    """The bits of the nearest numbers of half precision."""
+    return builder.bitcast(builder.fptrunc(vector, _HALVES), _HALF_WORDS)
 
 
-def _widened(builder: Any, halves: Any) -> Any:
-    bits = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
-    return builder.bitcast(bits, _FLOATS)
+def _whole(builder: Any, halves: Any) -> Any:
+    return builder.fpext(builder.bitcast(halves, _HALVES), _FLOATS)

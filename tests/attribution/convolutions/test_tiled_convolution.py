@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from dlgenome.attribution.convolving import Geometry, _by_own_passes
 from dlgenome.attribution.tiles.convolution import TiledConvolution, tiled
-from dlgenome.attribution.tiles.kernels import n_made, no_pieces, take_apart, taps_seen
+from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO, n_made, no_pieces, take_apart, taps_seen
 
 pytestmark = pytest.mark.usefixtures("with_tiles")
 WORTH_IT = (64, 64, 3)
@@ -49,18 +50,29 @@ def test_it_is_added_to_what_is_there(case: Any) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True, ids=str)
-def test_in_bfloat16_it_rounds_what_goes_in_and_what_comes_out(case: Any) -> None:
+def test_with_one_piece_values_and_weights_are_rounded_to_bfloat16(case: Any) -> None:
     value, (weight, bias) = case.value(), case.weights()
-    narrow = None if bias is None else bias.bfloat16()
-    convolve = case.made_by(TiledConvolution, weight.bfloat16(), narrow)
+    convolve = case.made_by(partial(TiledConvolution, n_pieces=ONE), weight, bias)
     made = convolve(value)
-    expected = case.expected(value.bfloat16(), weight.bfloat16(), narrow)
-    assert made.dtype is torch.bfloat16
-    assert case.relative_error(made, expected) < 2**-8
-    assert torch.equal(made, convolve(value.bfloat16()))
-    total = torch.zeros_like(expected, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
-    convolve.onto(value, total)
-    assert case.relative_error(total, expected) < 2e-6, "sums stay in float32"
+    expected = case.expected(value.bfloat16().float(), weight.bfloat16().float(), bias)
+    assert case.relative_error(made, expected) < 2e-6, "sums stay in float32"
+    assert torch.equal(made, convolve(value.bfloat16().float()))
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True, ids=str)
+def test_with_two_pieces_sixteen_digits_count(case: Any) -> None:
+    some = partial(TiledConvolution, n_pieces=TWO)
+    case.check_values(some, 1e-4)
+    case.check_onto(some, 1e-4)
+    case.check_order(some)
+
+
+@pytest.mark.parametrize("case", [FAR], indirect=True, ids=str)
+def test_each_piece_counts(case: Any) -> None:
+    one, two, three = (case.rounding(partial(TiledConvolution, n_pieces=n))[0] for n in (ONE, TWO, ALL))
+    assert 2**-10 < one < 2**-8
+    assert 2**-19 < two < 2**-16
+    assert three < 2**-22
 
 
 def test_whole_numbers_are_exact() -> None:
@@ -141,12 +153,13 @@ def test_it_is_taken_where_it_is_faster() -> None:
     left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (480, 320, 8), (200, 300, 11)]
     for outputs, channels, width in [*taken, *left]:
         weight = torch.zeros(outputs, channels, 1, width)
-        made = _by_own_passes(weight, None, Geometry((1, 1), (0, 0), (1, 1), 1))
+        made = _by_own_passes(weight, None, Geometry((1, 1), (0, 0), (1, 1), 1), ALL)
         assert isinstance(made, TiledConvolution) == ((outputs, channels, width) in taken)
     weight = torch.zeros(64, 64, 1, 3)
-    assert tiled(weight.double(), None, 0, 1, at_most=1e9) is None
-    assert tiled(weight.view(64, 64, 3, 1), None, 0, 1, at_most=1e9) is None
-    assert tiled(weight.bfloat16(), None, 0, 1, at_most=1e9) is not None
+    assert tiled(weight.double(), None, 0, 1, ALL, at_most=1e9) is None
+    assert tiled(weight.view(64, 64, 3, 1), None, 0, 1, ALL, at_most=1e9) is None
+    at_most = 0.4 * weight.numel() + 25 * 128
+    assert [tiled(weight, None, 0, 1, n, at_most) is not None for n in (ONE, TWO, ALL)] == [True, True, False]
 
 
 @pytest.mark.parametrize("case", [FAR], indirect=True, ids=str)

@@ -25,12 +25,12 @@ OTHER = np.array([1, 0.0, 1, 2, 5, np.nan, 1, -3e38, 1e-38, -2.5, -7, 0.2, 1e-6,
 
 
 def halves(values: Floats) -> NDArray[np.uint16]:
-    """Bits of the nearest bfloat16 numbers, by torch."""
-    return torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+    """Bits of the nearest numbers of half precision, by torch."""
+    return torch.from_numpy(values).half().view(torch.uint16).numpy()
 
 
 def widened(bits: NDArray[np.uint16]) -> Floats:
-    return torch.from_numpy(bits).view(torch.bfloat16).float().numpy()
+    return bits.view(np.float16).astype(np.float32)
 
 
 TWO: list[tuple[str, Callable[[Floats, Floats], Floats]]] = [
@@ -74,25 +74,55 @@ def test_one_vector_makes_another() -> None:
         )
 
 
-def test_numbers_are_rounded_and_widened_as_torch_does() -> None:
+def numbers_and_ties(digits: int, largest: int) -> Floats:
+    """Of every size up to a power of ten, and some between two that have so many binary digits."""
     rng = np.random.default_rng(0)
-    values = (rng.normal(size=1600) * 10.0 ** rng.integers(-20, 20, 1600)).astype(np.float32)
-    values[:64] = np.repeat(np.array([1, 1.5, -1, 2], np.float32), 16) * (1 + 2.0**-8)  # ties
+    values = (rng.normal(size=1600) * 10.0 ** rng.integers(-largest, largest, 1600)).astype(np.float32)
+    values[:64] = np.repeat(np.array([1, 1.5, -1, 2], np.float32), 16) * (1 + 2.0**-digits)
+    return values
+
+
+def test_what_is_split_off_is_the_nearest_bfloat16() -> None:
+    values = numbers_and_ties(8, 20)
 
     @compiled
-    def run(values: Any, kept: Any, rests: Any, back: Any) -> None:
+    def run(values: Any, kept: Any, rests: Any) -> None:
         for at in range(0, values.size, LANES):
             store(rests, at, split(kept, at, load(values, at)))
+
+    kept, rests = np.empty(1600, np.uint16), np.empty(1600, np.float32)
+    run(values, kept, rests)
+    pieces = torch.from_numpy(kept).view(torch.bfloat16)
+    assert torch.equal(pieces, torch.from_numpy(values).bfloat16())
+    np.testing.assert_array_equal(pieces.double().numpy() + rests, values.astype(float))
+
+
+def test_numbers_are_halved_and_widened_as_torch_does() -> None:
+    values = np.concatenate([numbers_and_ties(11, 9), ODD])
+
+    @compiled
+    def run(values: Any, kept: Any, back: Any) -> None:
+        for at in range(0, values.size, LANES):
+            store(kept, at, load(values, at))
             store(back, at, load(kept, at))
 
-    kept, rests, back = np.empty(1600, np.uint16), np.empty(1600, np.float32), np.empty(1600, np.float32)
-    run(values, kept, rests, back)
-    np.testing.assert_array_equal(kept, halves(values))
-    np.testing.assert_array_equal(back, widened(kept))
-    np.testing.assert_array_equal(back.astype(float) + rests, values.astype(float))
+    kept, back = np.empty(values.size, np.uint16), np.empty(values.size, np.float32)
+    run(values, kept, back)
+    np.testing.assert_array_equal(back, widened(halves(values)))
 
 
-@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_one_number_of_a_vector() -> None:
+    @compiled
+    def run(values: Any) -> tuple[float, float]:
+        vector = load(values, 0)
+        return vectors.first_of(vector), vectors.largest_of(vectors.size_of(vector))
+
+    values = np.array([3, -7, 2, np.nan, *range(12)], np.float32)
+    assert run(values) == (3, 11)
+    assert run(-values) == (-3, 11)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "half"])
 def test_what_is_put_past_the_caches_is_there(narrow: bool) -> None:
     values = np.random.default_rng(1).normal(size=640).astype(np.float32)
 
