@@ -19,7 +19,7 @@ from dlgenome.attribution.tiles.instructions import (
     configure,
     read_configuration,
 )
-from dlgenome.attribution.tiles.vectors import LANES, load, plus, split, store
+from dlgenome.attribution.tiles.vectors import LANES, in_eight_digits, load, minus, plus, put_short, store
 from dlgenome.compiled import compiled
 
 Numbers = NDArray[np.float32]
@@ -89,28 +89,28 @@ def take_apart(
     row: Numbers, begin: int, end: int, channels: int, n_pieces: int, pieces: Pieces, room: int
 ) -> None:
     """Split some positions of a row (positions, channels); each piece has room for so many positions."""
-    whole, spare = channels - channels % LANES, np.zeros(LANES, np.float32)
+    whole, spare = channels - channels % SIDE, np.zeros(SIDE, np.float32)
     for position in range(begin, end):
-        for channel in range(0, channels, LANES):
-            at = position * channels + channel
-            to = ((channel // SIDE) * n_pieces * room + SIDE + position) * SIDE + channel % SIDE
-            if channel < whole:
-                vector = load(row, at)
-            else:
-                for number in range(channels - whole):
-                    spare[number] = row[at + number]
-                vector = load(spare, 0)
-            put_apart(vector, n_pieces, pieces, to, room * SIDE)
+        at, to = position * channels, (SIDE + position) * SIDE
+        for channel in range(0, whole, SIDE):
+            first, second = load(row, at + channel), load(row, at + channel + LANES)
+            put_apart(first, second, n_pieces, pieces, to + channel * n_pieces * room, room * SIDE)
+        if whole < channels:
+            for number in range(channels - whole):
+                spare[number] = row[at + whole + number]
+            first, second = load(spare, 0), load(spare, LANES)
+            put_apart(first, second, n_pieces, pieces, to + whole * n_pieces * room, room * SIDE)
 
 
 @compiled
-def put_apart(vector: Any, n_pieces: int, pieces: Pieces, to: int, apart: int) -> None:
-    """Put the pieces of a vector where they belong."""
-    rest = split(pieces, to, vector)
-    if n_pieces > ONE:
-        rest = split(pieces, to + apart, rest)
-    if n_pieces > TWO:
-        split(pieces, to + 2 * apart, rest)
+def put_apart(first: Any, second: Any, n_pieces: int, pieces: Pieces, to: int, apart: int) -> None:
+    """Put the pieces of two vectors where they belong."""
+    for _ in range(n_pieces - 1):
+        digits = in_eight_digits(first), in_eight_digits(second)
+        put_short(pieces, to, digits[0], digits[1])
+        first, second = minus(first, digits[0]), minus(second, digits[1])
+        to += apart
+    put_short(pieces, to, first, second)
 
 
 @compiled

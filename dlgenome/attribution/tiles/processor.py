@@ -14,7 +14,7 @@ _OLDEST_LLVM = 20
 """Of those that were tried."""
 _ARCH_PRCTL, _ASK_FOR_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 """Of Linux on x86-64 (Documentation/arch/x86/xstate.rst): programs have to ask before they use tiles."""
-_NEEDED = ("+amx-tile", "+amx-bf16", "+avx512f")
+_NEEDED = ("+amx-tile", "+amx-bf16", "+avx512f", "+avx512bf16")
 
 
 @cache

@@ -261,15 +261,24 @@ def _slopes_apart(
     end: int, channels: int, pieces: Pieces, n_pieces: int, room: int,
 ) -> None:  # fmt: skip
     """Multipliers of c at some positions in pieces: those of h, from ``first`` on, times secants of ReLU."""
-    larger_x, larger_r = all_of(scales[0]), all_of(scales[1])
     for position in range(begin, end):
-        for channel in range(0, channels, LANES):
-            at = position * channels + channel
-            fetch(own, at + _AHEAD)
-            fetch(record, at + _AHEAD)
-            slope = _relu_slopes(times(larger_x, load(own, at)), times(larger_r, load(record, at)))
-            to = ((channel // SIDE) * n_pieces * room + SIDE + position) * SIDE + channel % SIDE
-            put_apart(times(load(m, first * channels + at), slope), n_pieces, pieces, to, room * SIDE)
+        at, to = position * channels, (SIDE + position) * SIDE
+        for channel in range(0, channels, SIDE):
+            low = _slope_times(own, record, scales, at + channel, m, first * channels + at + channel)
+            high = _slope_times(
+                own, record, scales, at + channel + LANES, m, first * channels + at + channel + LANES
+            )
+            put_apart(low, high, n_pieces, pieces, to + channel * n_pieces * room, room * SIDE)
+
+
+@compiled
+def _slope_times(
+    own: Any, record: Any, scales: tuple[np.float32, np.float32], at: int, m: Numbers, place: int
+) -> Any:
+    fetch(own, at + _AHEAD)
+    fetch(record, at + _AHEAD)
+    x, r = times(all_of(scales[0]), load(own, at)), times(all_of(scales[1]), load(record, at))
+    return times(load(m, place), _relu_slopes(x, r))
 
 
 @compiled

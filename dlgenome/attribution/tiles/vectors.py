@@ -39,7 +39,7 @@ class _BFloat(ir.Type):  # type: ignore[misc]
         return hash(_BFloat)
 
 
-_BFLOATS = ir.VectorType(_BFloat(), LANES)
+_BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
 
 
@@ -96,17 +96,32 @@ def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
 
 @in_llvm
-def split(typing: Any, array: Any, place: Any, vector: Any) -> Any:
-    """Put a vector, rounded to bfloat16, into an array of bits from a place on; what that leaves of it."""
+def in_eight_digits(typing: Any, vector: Any) -> Any:
+    """The nearest numbers of eight binary digits, as bfloat16 has; of two equally near the larger in size.
+
+    One that is no number may become zero, but not what is left of it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], _WORDS)
+        up = builder.add(bits, ir.Constant(_WORDS, [1 << 15] * LANES))
+        return builder.bitcast(builder.and_(up, ir.Constant(_WORDS, [0xFFFF0000] * LANES)), _FLOATS)
+
+    return _VECTOR(vector), generate
+
+
+@in_llvm
+def put_short(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
+    """Put two vectors into an array of bits, as the nearest bfloat16 numbers (AVX-512 BF16)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        rounded = builder.bitcast(builder.fptrunc(arguments[2], _BFLOATS), _HALF_WORDS)
-        _put(builder, pointer, rounded)
-        bits = builder.shl(builder.zext(rounded, _WORDS), ir.Constant(_WORDS, [16] * LANES))
-        return builder.fsub(arguments[2], builder.bitcast(bits, _FLOATS))
+        _, _, low, high = arguments
+        made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", _BFLOATS, high, low)
+        _put(builder, pointer, builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES)))
+        return context.get_dummy_value()
 
-    return _VECTOR(array, place, vector), generate
+    return types.void(array, place, first, second), generate
 
 
 @in_llvm
@@ -260,7 +275,7 @@ def _loaded(builder: Any, pointer: Any, kind: Any) -> Any:
 
 def _put(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None:
     stored = builder.store(number, builder.bitcast(pointer, number.type.as_pointer()))
-    stored.align = 64 if past else 2 if number.type == _HALF_WORDS else 4
+    stored.align = 64 if past else 2 if isinstance(number.type.element, ir.IntType) else 4
     if past:
         stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
 

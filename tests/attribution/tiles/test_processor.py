@@ -25,7 +25,7 @@ def test_this_processor_has_them() -> None:
     assert has_tiles()
 
 
-@pytest.mark.parametrize("missing", ["+amx-tile", "+amx-bf16", "+avx512f"])
+@pytest.mark.parametrize("missing", ["+amx-tile", "+amx-bf16", "+avx512f", "+avx512bf16"])
 def test_not_where_numba_compiles_for_another_processor(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlgenome.attribution.tiles import vectors
 from dlgenome.attribution.tiles.kernels import no_pieces, zeros
 from dlgenome.attribution.tiles.tower_kernels import _relu_slopes
-from dlgenome.attribution.tiles.vectors import LANES, load, put_by, split, store
+from dlgenome.attribution.tiles.vectors import LANES, load, put_by, store
 from dlgenome.compiled import compiled
 
 pytestmark = pytest.mark.usefixtures("with_tiles")
@@ -82,19 +82,39 @@ def numbers_and_ties(digits: int, largest: int) -> Floats:
     return values
 
 
-def test_what_is_split_off_is_the_nearest_bfloat16() -> None:
+def test_what_is_put_short_is_the_nearest_bfloat16() -> None:
+    values = np.concatenate([numbers_and_ties(8, 20), ODD, OTHER])
+
+    @compiled
+    def run(values: Any, kept: Any) -> None:
+        for at in range(0, values.size, 2 * LANES):
+            vectors.put_short(kept, at, load(values, at), load(values, at + LANES))
+
+    kept = np.empty(values.size, np.uint16)
+    run(values, kept)
+    made, expected = torch.from_numpy(kept).view(torch.bfloat16), torch.from_numpy(values).bfloat16()
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-37, equal_nan=True)
+
+
+def test_eight_digits_are_those_of_bfloat16() -> None:
+    """But for ties, which go away from zero."""
     values = numbers_and_ties(8, 20)
 
     @compiled
-    def run(values: Any, kept: Any, rests: Any) -> None:
+    def run(values: Any, digits: Any) -> None:
         for at in range(0, values.size, LANES):
-            store(rests, at, split(kept, at, load(values, at)))
+            store(digits, at, vectors.in_eight_digits(load(values, at)))
 
-    kept, rests = np.empty(1600, np.uint16), np.empty(1600, np.float32)
-    run(values, kept, rests)
-    pieces = torch.from_numpy(kept).view(torch.bfloat16)
-    assert torch.equal(pieces, torch.from_numpy(values).bfloat16())
-    np.testing.assert_array_equal(pieces.double().numpy() + rests, values.astype(float))
+    digits = np.empty(values.size, np.float32)
+    run(values, digits)
+    apart = 2.0 ** (np.frexp(values.astype(float))[1] - 8)
+    away = np.copysign(np.floor(np.abs(values.astype(float)) / apart + 0.5) * apart, values)
+    np.testing.assert_array_equal(digits, away)
+    no_numbers = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001] * 4, np.uint32).view(np.float32)
+    digits = np.empty(LANES, np.float32)
+    run(no_numbers, digits)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(no_numbers - digits).all()
 
 
 def test_numbers_are_halved_and_widened_as_torch_does() -> None:
