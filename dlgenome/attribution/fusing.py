@@ -27,7 +27,7 @@ Compiler = Callable[[torch.fx.GraphModule], Callable[..., Any]]
 logger = logging.getLogger(__name__)
 for _results in (Forwarded, StepSums):  # so that torch finds the tensors in them
     torch.export.register_dataclass(_results)
-_ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2}
+_ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Difference from the function itself, over its largest number, by the lowest precision of a step.
 
 Far more than rounding makes of it, and far less than of a step that was traced wrongly.

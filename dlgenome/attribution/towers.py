@@ -20,6 +20,7 @@ from dlgenome.attribution.reach import is_along_positions, one_number
 from dlgenome.attribution.rules.base import Call, Ref, fill
 from dlgenome.attribution.rules.convolution import Convolution
 from dlgenome.attribution.rules.cropped import CroppedResidualRelu, Place, Spread, SpreadConvolution
+from dlgenome.attribution.rules.elementwise import Relu
 from dlgenome.attribution.rules.linear import Slice
 from dlgenome.attribution.rules.residual import ResidualRelu
 from dlgenome.attribution.rules.tower import Layer, Tower
@@ -73,12 +74,14 @@ def with_towers(program: Program) -> Program:
     if not has_tiles():
         return program
     towers = {tower[-1].call.name: tower for tower in _towers(program) if len(tower) > 1}
-    spread = _spread_alone(program, towers)
-    gone = {name for tower in towers.values() for found in tower for name in found.names} | spread.keys()
+    spread, relus = _spread_alone(program, towers), _relus_alone(program, towers)
+    gone = {name for tower in towers.values() for found in tower for name in found.names}
+    gone |= spread.keys() | {relu.name for relu in relus.values()}
     steps, infos = list[Step](), dict(program.infos)
     for step in program.steps:
-        if step.call.name in towers:
-            steps += [_reading(part, spread) for part in _together(towers[step.call.name], infos)]
+        name = step.call.name
+        if name in towers:
+            steps += [_reading(part, spread) for part in _together(towers[name], relus.get(name), infos)]
         elif step.call.name not in gone:
             steps.append(_reading(step, spread))
     for name in gone - towers.keys():
@@ -96,6 +99,20 @@ def _spread_alone(program: Program, towers: Mapping[str, list[_Found]]) -> dict[
             below = sum(one.layer.start for one in towers[name])
             if step.rule.place == Place(below, towers[name][0].length):
                 found[step.call.name] = Ref(name)
+    return found
+
+
+def _relus_alone(program: Program, towers: Mapping[str, list[_Found]]) -> dict[str, Call]:
+    """ReLUs that make the first value of a tower, by its name, and that nothing else reads."""
+    makers, readers = {step.call.name: step for step in program.steps}, program.readers()
+    found = {}
+    for name, tower in towers.items():
+        maker = makers.get(tower[0].first.name)
+        plain = (
+            maker is not None and type(maker.rule) is Relu and maker.call.input_infos[0].batch == BatchAxis()
+        )
+        if maker is not None and plain and readers[maker.call.name] == 2:
+            found[name] = maker.call
     return found
 
 
@@ -208,11 +225,15 @@ def _is_parameter(argument: Any, program: Program) -> bool:
     return value is not None and value.dtype is torch.float32 and value.device.type == "cpu"
 
 
-def _together(tower: list[_Found], infos: dict[str, ValueInfo | tuple[ValueInfo, ...]]) -> list[Step]:
-    """The tower as one operation, and its last value, which has the name that it had."""
+def _together(
+    tower: list[_Found], relu: Call | None, infos: dict[str, ValueInfo | tuple[ValueInfo, ...]]
+) -> list[Step]:
+    """The tower as one operation, the ReLU before it included, and its last value under its own name."""
     last, first, info = tower[-1].call, tower[0].first, tower[0].first_info
+    if relu is not None:
+        first, info = relu.inputs[0], relu.input_infos[0]
     name, channels = f"{last.name}/tower", info.dims[1]
-    rule = Tower([found.layer for found in tower], narrow=tower[0].narrow)
+    rule = Tower([found.layer for found in tower], narrow=tower[0].narrow, of_relu=relu is not None)
     infos[name] = (last.output, ValueInfo((1, rule.record_size(channels)), BatchAxis()))
     weights = [argument for found in tower for argument in (*found.convolution.call.args[1:3], None)[:2]]
     whole = replace(

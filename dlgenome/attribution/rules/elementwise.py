@@ -78,24 +78,14 @@ class Relu(Elementwise):
     owns_output = True
     steady = True
 
-    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """What is positive; in float32 where a convolution left its values in bfloat16."""
-        return as_float32(super().forward(call, args, kwargs))
-
     def in_one_pass(self, call: Call, rows: PairRows, saved: Backward) -> Tensor | None:
-        """Multiplier times the secant; values may be bfloat16 beside float32."""
+        """Multiplier times the secant."""
         return relu_multiplier(rows)
 
     def secant(self, call: Call, x: Tensor, r: Tensor, saved: Backward) -> Tensor:
         """On one piece the quotient leaves [0, 1], or is infinite, and the clamp restores the exact slope."""
-        x, r = as_float32(x), as_float32(r)
         width = (x - r).abs_().clamp_min_(torch.finfo(r.dtype).tiny)
         return torch.maximum(x, r).div_(width).clamp_(0, 1)
-
-
-def as_float32(value: Tensor) -> Tensor:
-    """The value, widened where it is in bfloat16."""
-    return value.float() if value.dtype is torch.bfloat16 else value
 
 
 def near_limit(dtype: torch.dtype) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.pool_kernels import Windows, pool_multiplier, pooled
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
-from dlgenome.attribution.rules.elementwise import RELU, as_float32
+from dlgenome.attribution.rules.elementwise import RELU
 
 
 class Maxima(NamedTuple):
@@ -114,7 +114,7 @@ class PooledRelu(Rule):
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pooled values of what is positive."""
-        value = as_float32(args[0])
+        value = args[0]
         made = None
         if self._windows is not None:
             made = pooled(value, self._windows, call.output.dims[-1])
@@ -122,7 +122,7 @@ class PooledRelu(Rule):
 
     def backward(self, call: Call, multiplier: Any, saved: Backward) -> Multipliers:
         """Multiplier at the position that made each difference, times the secant there."""
-        x, r = as_float32(saved.sequences[0]), as_float32(saved.references[0])
+        x, r = saved.sequences[0], saved.references[0]
         if self._windows is not None:
             made = pool_multiplier(x, r, multiplier, saved.step, self._windows, saved.spare)
             if made is not None:

@@ -36,6 +36,7 @@ class Tower(Rule):
     Arguments are the first value, and weights (channels, channels, taps) and bias of every layer. It makes
     the last value, and a record of what every convolution made, which the way back needs: that of a
     ``narrow`` one is in half precision. The multiplier of the last value may have all positions of the first.
+    One ``of_relu`` takes what is positive of the first value, which it needs on the way back, too.
     """
 
     title = "linear, rescale (piecewise linear)"
@@ -43,12 +44,12 @@ class Tower(Rule):
     steady = True
     fresh = True
 
-    def __init__(self, layers: Sequence[Layer], *, narrow: bool) -> None:
-        self.layers, self.narrow = tuple(layers), narrow
+    def __init__(self, layers: Sequence[Layer], *, narrow: bool, of_relu: bool = False) -> None:
+        self.layers, self.narrow, self.of_relu = tuple(layers), narrow, of_relu
 
     def kept(self, call: Call) -> tuple[Ref, ...]:
-        """What it makes, for the record."""
-        return (Ref(call.name),)
+        """What it makes, for the record, and what it was made of."""
+        return (Ref(call.name), *(call.inputs if self.of_relu else ()))
 
     def record_size(self, channels: int) -> int:
         """Numbers of a row's record: what each layer made, and a line for each that says how it is scaled."""
@@ -56,22 +57,16 @@ class Tower(Rule):
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
-        return BoundTower(self.layers, self.narrow, args[1::2], args[2::2])
+        return BoundTower(self, args[1::2], args[2::2])
 
 
 class BoundTower(Tower):
     """A tower of known weights."""
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        narrow: bool,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-    ) -> None:
-        super().__init__(layers, narrow=narrow)
+    def __init__(self, rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+        super().__init__(rule.layers, narrow=rule.narrow, of_relu=rule.of_relu)
         self._channels = len(weights[0])
-        there, back = pieces_of(weights[0], narrow=narrow)
+        there, back = pieces_of(weights[0], narrow=rule.narrow)
         added = [torch.zeros(self._channels) if bias is None else bias for bias in biases]
         self._bias = torch.cat(added).numpy()
         self._there, self._onward = self._laid_out(weights, added, there)
@@ -108,7 +103,7 @@ class BoundTower(Tower):
 
         def work(first: int, last: int) -> None:
             forward_rows(
-                values[first:last], self._there, self._channels, self._onward, self._bias,
+                values[first:last], self.of_relu, self._there, self._channels, self._onward, self._bias,
                 records[first:last], out[first:last],
             )  # fmt: skip
 
@@ -125,16 +120,21 @@ class BoundTower(Tower):
         made = rows.new_empty(len(rows), length, self._channels)
         own, others = as_array(saved.sequences[0][1]), as_array(saved.references[0][1])
         multipliers, out = as_array(rows), as_array(made.flatten(1))
+        x, r = (self._first_values(kept) for kept in (saved.sequences, saved.references))
 
         def work(first: int, last: int) -> None:
             for sequence, pairs in saved.step.pairs_of_sequences(first, last):
                 backward_rows(
                     own[sequence], others[pairs], multipliers[pairs], at, self._back, self._channels,
-                    self._backward, out[pairs],
+                    self._backward, x[sequence], r[pairs], out[pairs],
                 )  # fmt: skip
 
         in_threads(work, len(rows))
         return [made.transpose(1, 2)]
+
+    def _first_values(self, kept: Sequence[Any]) -> Any:
+        """Rows of what the ReLU before the first layer reads; without one they are empty."""
+        return as_array(_rows(kept[1]) if self.of_relu else kept[0][1].new_empty(len(kept[0][1]), 0).float())
 
 
 def _rows(value: Tensor) -> Tensor:

@@ -32,35 +32,28 @@ from dlgenome.attribution.tiles.kernels import (
     take_apart,
     zeros,
 )
+from dlgenome.attribution.tiles.secants import AHEAD, relu_slopes, times_slopes
 from dlgenome.attribution.tiles.vectors import (
     LANES,
-    about_one_over,
     all_of,
     as_kept,
     at_least,
-    at_most,
     fetch,
     first_of,
     largest_of,
     load,
-    minus,
-    negative,
     plus,
     put_by,
     size_of,
     store,
     times,
-    times_plus,
 )
 from dlgenome.compiled import compiled
 
 Integers = NDArray[np.int64]
-_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_ZERO, _INFINITE = np.float32(0), np.float32(np.inf)
 _SLAB = 256
 """Places that are worked on at once: going from tiles to other instructions and back takes its time."""
-_AHEAD = 1024
-"""Numbers: what comes from far away has to be asked for so early."""
-_LEAST = np.finfo(np.float32).tiny
 _DIGITS, _BIAS = np.uint32(23), 127
 """Of a float32: binary digits after the first, and what is added to its exponent."""
 _OF_HALF = 14
@@ -93,9 +86,13 @@ class Layers(NamedTuple):
 
 @compiled
 def forward_rows(
-    values: Numbers, layers: Layers, channels: int, weights: Pieces, bias: Numbers, record: Any, out: Numbers
-) -> None:
-    """The last h of rows of the first, (rows, positions * channels), and the record of each row."""
+    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Pieces, bias: Numbers,
+    record: Any, out: Numbers,
+) -> None:  # fmt: skip
+    """The last h of rows of the first, (rows, positions * channels), and the record of each row.
+
+    The first is the ReLU of the values, or these themselves.
+    """
     before = np.zeros(64, np.uint8)
     read_configuration(before)
     configure(FULL_TILES)
@@ -104,7 +101,7 @@ def forward_rows(
     h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
     pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for row in range(len(values)):
-        most, seen, scale = _copy(values[row], h), length, record.shape[1] - n_layers * SIDE
+        most, seen, scale = _copy(values[row], of_relu, h), length, record.shape[1] - n_layers * SIDE
         for number in range(n_layers):
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
             shape = _shape(channels, layers, number, padding)
@@ -149,11 +146,12 @@ def _power(exponent: int) -> np.float32:
 @compiled
 def backward_rows(
     own: Any, records: Any, multipliers: Numbers, at: int, layers: Layers, channels: int, weights: Pieces,
-    out: Numbers,
+    first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
-    ``own`` is the record of the sequence of these pairs, ``records`` are those of their references.
+    ``own`` is the record of the sequence of these pairs, ``records`` are those of their references. Where the
+    first h is a ReLU, multipliers are of what it reads: ``first_own`` and ``first_others`` for these.
     """
     before = np.zeros(64, np.uint8)
     read_configuration(before)
@@ -186,6 +184,8 @@ def backward_rows(
                 sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
                 _add(sums, m, base, place, end, channels)
             first = base
+        if first_own.size > 0:
+            times_slopes(first_own, first_others[pair], m)
     configure(before)
 
 
@@ -196,12 +196,12 @@ def _scale(record: Any, at: int) -> np.float32:
 
 
 @compiled
-def _copy(values: Numbers, out: Numbers) -> np.float32:
-    """The largest size of them."""
-    most = all_of(_ZERO)
+def _copy(values: Numbers, of_relu: bool, out: Numbers) -> np.float32:
+    """The values, or their ReLU; the largest size of them."""
+    most, least = all_of(_ZERO), all_of(_ZERO if of_relu else -_INFINITE)
     for at in range(0, values.size, LANES):
-        fetch(values, at + _AHEAD)
-        vector = load(values, at)
+        fetch(values, at + AHEAD)
+        vector = at_least(load(values, at), least)
         store(out, at, vector)
         most = at_least(most, size_of(vector))
     return np.float32(largest_of(most))
@@ -275,20 +275,7 @@ def _slopes_apart(
 def _slope_times(
     own: Any, record: Any, scales: tuple[np.float32, np.float32], at: int, m: Numbers, place: int
 ) -> Any:
-    fetch(own, at + _AHEAD)
-    fetch(record, at + _AHEAD)
+    fetch(own, at + AHEAD)
+    fetch(record, at + AHEAD)
     x, r = times(all_of(scales[0]), load(own, at)), times(all_of(scales[1]), load(record, at))
-    return times(load(m, place), _relu_slopes(x, r))
-
-
-@compiled
-def _relu_slopes(x: Any, r: Any) -> Any:
-    """Secants of ReLU, by a reciprocal and one step of Newton's method, right but for the last digit.
-
-    A quotient above 2 need not be right: it is on one piece of ReLU, where the secant is 1.
-    """
-    high, width = at_least(at_least(x, r), all_of(_ZERO)), at_least(size_of(minus(x, r)), all_of(_LEAST))
-    inverse = about_one_over(width)
-    slope = at_most(times(high, inverse), all_of(_TWO))
-    left = times_plus(negative(width), slope, high)
-    return at_most(times_plus(inverse, left, slope), all_of(_ONE))
+    return times(load(m, place), relu_slopes(x, r))

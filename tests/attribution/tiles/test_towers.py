@@ -126,6 +126,7 @@ def test_multipliers_are_those_of_the_layers_one_by_one(
     (tower,) = found_in(program)
     assert len(tower.layers) == len(plan.dilations)
     assert tower.narrow == narrow
+    assert tower.of_relu
     found, exact = found_and_exact(program, network, step, plan.targets)
     request.getfixturevalue("without_tiles")
     assert found_in(program) == []
@@ -268,10 +269,31 @@ def test_the_first_value_may_be_read_elsewhere() -> None:
 
     network, step = Again(Network()).eval(), StepShape(2, REFERENCES)
     program = program_of(network)
-    assert len(found_in(program)) == 1
+    (tower,) = found_in(program)
+    assert not tower.of_relu
     found, exact = found_and_exact(program, network, step)
     scale = float(exact.multipliers[0].abs().max())
     torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("first", [nn.Identity(), nn.GELU(), nn.LeakyReLU()], ids=["none", "gelu", "leaky"])
+def test_the_first_value_need_not_be_a_relu(first: nn.Module, narrow: bool) -> None:
+    class Other(Network.Module):
+        def forward(self, x: Tensor) -> Any:
+            x = first(self.first(x))
+            for layer in self.layers:
+                x = x + layer(x).relu()
+            return self.head(x[:, :, 100:150].mean(2))
+
+    network, step = Other(Network()).eval(), StepShape(2, REFERENCES)
+    program = program_of(network, narrow=narrow)
+    (tower,) = found_in(program)
+    assert not tower.of_relu
+    found, exact = found_and_exact(program, network, step)
+    scale = float(exact.multipliers[0].abs().max())
+    most = 1e-2 if narrow else 2e-5
+    torch.testing.assert_close(found.multipliers[0].double(), exact.multipliers[0], rtol=0, atol=most * scale)
 
 
 def test_a_tower_may_end_where_several_operations_read_it() -> None:

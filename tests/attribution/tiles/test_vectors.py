@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dlgenome.attribution.tiles import vectors
 from dlgenome.attribution.tiles.kernels import no_pieces, zeros
-from dlgenome.attribution.tiles.tower_kernels import _relu_slopes
+from dlgenome.attribution.tiles.secants import relu_slopes
 from dlgenome.attribution.tiles.vectors import LANES, load, put_by, store
 from dlgenome.compiled import compiled
 
@@ -182,7 +182,7 @@ def test_secants_of_relu_are_right_to_the_last_digit() -> None:
     @compiled
     def run(x: Any, r: Any, out: Any) -> None:
         for at in range(0, x.size, LANES):
-            store(out, at, _relu_slopes(load(x, at), load(r, at)))
+            store(out, at, relu_slopes(load(x, at), load(r, at)))
 
     made = np.empty(x.size, np.float32)
     run(x, r, made)
@@ -197,7 +197,7 @@ def test_secants_of_relu_are_right_to_the_last_digit() -> None:
 def test_a_secant_of_what_is_not_a_number_is_none() -> None:
     @compiled
     def run(x: Any, r: Any, out: Any) -> None:
-        store(out, 0, _relu_slopes(load(x, 0), load(r, 0)))
+        store(out, 0, relu_slopes(load(x, 0), load(r, 0)))
 
     made, nothing = np.empty(LANES, np.float32), np.full(LANES, np.nan, np.float32)
     for x, r in ((nothing, OTHER), (OTHER, nothing)):
