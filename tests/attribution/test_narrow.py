@@ -11,6 +11,7 @@ from torch import nn
 
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
+from dlgenome.attribution.devices import allow_tf32
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
 from dlgenome.attribution.narrow import has_maxima, with_narrow_convolutions
@@ -112,6 +113,21 @@ def test_networks_that_choose_among_values_are_known(pooling: nn.Module) -> None
     network(torch.zeros(1, 4, LENGTH))
     chooses = not isinstance(pooling, nn.AvgPool1d)
     assert has_maxima(with_narrow_convolutions(lower(capture(network, (4, LENGTH))))) == chooses
+
+
+@pytest.mark.parametrize(
+    ("precision", "convolutions", "products"),
+    [("float64", False, False), ("float32", False, False), ("bfloat16", True, False), ("tf32", True, True)],
+)
+def test_cuda_rounds_what_the_precision_says(precision: str, convolutions: bool, products: bool) -> None:
+    backends = torch.backends
+    before = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    try:
+        backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = not convolutions, not products
+        allow_tf32(precision)
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (convolutions, products)
+    finally:
+        backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = before
 
 
 METHODS = {
