@@ -40,7 +40,7 @@ class OwnPasses(Protocol):
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
 _NARROW = WORTH_IT / 2
-"""The same for convolutions of one piece: libraries are twice as fast at those, too."""
+"""The same, of one in float32, for convolutions of one piece: in bfloat16 a library is twice as fast."""
 _FAR = 2**16
 """Dilation times channels from which a library's kernel finds nothing of one offset in the cache any more."""
 
@@ -116,9 +116,7 @@ def _plain(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
     return lambda value: F.conv2d(channels_last(value), laid_out, bias, *arguments)
 
 
-def adjoint(
-    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL, is_kept: bool = True
-) -> Map:
+def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kept: bool = True) -> Map:
     """The adjoint of a convolution of values of height and width ``size``.
 
     With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
@@ -126,10 +124,10 @@ def adjoint(
     """
     as_convolution = _adjoint_as_convolution(weight, geometry)
     if as_convolution is None:
-        return _transposed(weight, geometry, size, n_pieces)
+        return _transposed(weight, geometry, size, ALL)
     flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back, n_pieces) if is_kept else None
-    return _channels_last_of(_faster(own, flipped, None, back, n_pieces))
+    own = _by_own_passes(flipped, None, back, ALL) if is_kept else None
+    return _channels_last_of(_faster(own, flipped, None, back, ALL))
 
 
 def adjoint_onto(

@@ -77,7 +77,7 @@ def _check_cuda(name: str, device: torch.device) -> None:
 def allow_tf32(precision: str) -> None:
     """Whether CUDA may round the operands of float32 products; torch lets convolutions do so by default.
 
-    With bfloat16 those of convolutions, which would not stay float32 either way, and no others.
+    With bfloat16 those of convolutions, few channels or many, and no others.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision in ("tf32", "bfloat16")

@@ -83,7 +83,7 @@ def relu_multiplier(rows: PairRows | None) -> Tensor | None:
     """Multiplier of the input of a ReLU; None where there are no rows."""
     if rows is None:
         return None
-    constants = scalars(torch.float32 if rows.m.dtype == np.float32 else torch.float64)
+    constants = scalars(rows.result.dtype)
 
     def work(first: int, last: int) -> None:
         for x, pairs in rows.blocks(first, last):
@@ -116,26 +116,24 @@ def cropped_sum(first: Tensor, start: int, value: Tensor, over: bool = False) ->
 
 
 def add_relu(total: Tensor, value: Tensor) -> bool:
-    """Add the ReLU of a value to ``total`` in its place; False, and nothing done, where they do not suit."""
-    zero = scalars(total.dtype)[2]
-    return _in_place(lambda sums, terms: add_relu_of(sums, terms, zero), total, value)
+    """Add the ReLU of a value to ``total`` in its place, row by row; False, and nothing done, if not so.
 
-
-def _in_place(kernel: Callable[[Any, Any], None], total: Tensor, value: Tensor) -> bool:
-    """Run a pass over both, row by row, where they lie in memory alike; rows of the total may lie apart."""
+    Both must lie in memory alike; rows of the total may lie apart.
+    """
     order = _memory_order(total)
     rows, added = total.permute(order), value.permute(order)
     alike = total.shape == value.shape and value.dtype is total.dtype
     if not (alike and is_worth_it(total) and rows[0].is_contiguous() and added.is_contiguous()):
         return False
     sums, terms = (as_array(part.reshape(len(rows), -1)) for part in (rows, added))
+    zero = scalars(total.dtype)[2]
 
     def work(first: int, last: int) -> None:
         if rows.is_contiguous():
-            kernel(sums[first:last].reshape(-1), terms[first:last].reshape(-1))
+            add_relu_of(sums[first:last].reshape(-1), terms[first:last].reshape(-1), zero)
         else:
             for row in range(first, last):
-                kernel(sums[row], terms[row])
+                add_relu_of(sums[row], terms[row], zero)
 
     in_threads(work, len(rows))
     return True

@@ -1,9 +1,9 @@
 """Convolutions that count with fewer digits, for processors and GPUs that have units for bfloat16.
 
-What a rounding error of a value does to scores is larger than that of a multiplier: near its kink a ReLU has
-another slope, and a maximum chooses another of near equals. Of values and of the weights that they meet
-sixteen binary digits count, of multipliers and their weights the eight of bfloat16. Products are added up
-in float32 either way, and so is all else computed.
+A rounded value costs more than a rounded multiplier: near its kink a ReLU has another slope then, and a
+maximum chooses another of near equals. Of values, and of the weights that they meet, sixteen binary digits
+count at least (in towers eleven of what goes into a ReLU, on CUDA the eleven of tf32), of multipliers the
+eight of bfloat16. Products are added up in float32; what a library makes of bfloat16 is rounded to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 
 
 def with_narrow_convolutions(program: Program) -> Program:
-    """The program with narrow convolutions; transposed ones stay as they are."""
+    """The program with narrow convolutions; transposed ones and those of few channels stay as they are."""
     return replace(program, steps=tuple(map(_narrowed, program.steps)))
 
 

@@ -33,9 +33,9 @@ SERIES = tuple((-1.0) ** power / math.factorial(power + 1) for power in range(15
 
 def bent_multiplier(rows: PairRows, kinks: list[float], slopes: list[float]) -> Tensor:
     """Of a continuous function of up to three straight pieces: one slope more than (finite) kinks."""
-    wide = rows.m.dtype.type
+    number = rows.m.dtype.type
     low, high = (kinks or [0.0])[0], (kinks or [0.0])[-1]
-    bent = _Bent(*map(wide, (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])))
+    bent = _Bent(*map(number, (low, high, slopes[0], slopes[len(slopes) // 2], slopes[-1])))
 
     def work(first: int, last: int) -> None:
         for x, pairs in rows.blocks(first, last):
@@ -53,8 +53,8 @@ def smooth_multiplier(
 
     The limit is ``relative`` to the midpoint, or absolute.
     """
-    wide = rows.m.dtype.type
-    bounds = (wide(limit), wide(0)) if relative else (wide(0), wide(limit))
+    number = rows.m.dtype.type
+    bounds = (number(limit), number(0)) if relative else (number(0), number(limit))
     near = [
         (pairs, *_quotients(x, rows.r[pairs], f_x, f_r, rows.m[pairs], rows.out[pairs], *bounds))
         for x, f_x, pairs, f_r in _applied(rows, function)
@@ -77,9 +77,9 @@ def power_multiplier(rows: PairRows, powers: Function) -> Tensor:
 
 def exponential_linear_multiplier(rows: PairRows, alpha: float, scale: float, steepness: float) -> Tensor:
     """Of ``scale (max(x, 0) + alpha (e^(steepness min(x, 0)) - 1))``."""
-    wide = rows.m.dtype.type
-    constants = scalars(torch.float32 if wide is np.float32 else torch.float64)
-    linear = _ExponentialLinear(wide(alpha * steepness), wide(scale), wide(steepness), *constants)
+    number = rows.m.dtype.type
+    constants = scalars(rows.result.dtype)
+    linear = _ExponentialLinear(number(alpha * steepness), number(scale), number(steepness), *constants)
 
     def below(value: Tensor) -> Tensor:
         return value.clamp_max(0).mul_(steepness).exp()

@@ -103,17 +103,11 @@ def _spread_alone(program: Program, towers: Mapping[str, list[_Found]]) -> dict[
 
 
 def _relus_alone(program: Program, towers: Mapping[str, list[_Found]]) -> dict[str, Call]:
-    """ReLUs that make the first value of a tower, by its name, and that nothing else reads."""
-    makers, readers = {step.call.name: step for step in program.steps}, program.readers()
-    found = {}
-    for name, tower in towers.items():
-        maker = makers.get(tower[0].first.name)
-        plain = (
-            maker is not None and type(maker.rule) is Relu and maker.call.input_infos[0].batch == BatchAxis()
-        )
-        if maker is not None and plain and readers[maker.call.name] == 2:
-            found[name] = maker.call
-    return found
+    """ReLUs that make the first value of a tower, which nothing else reads, by the name of the tower."""
+    relus = {step.call.name: step.call for step in program.steps if type(step.rule) is Relu}
+    readers = program.readers()
+    firsts = {name: tower[0].first.name for name, tower in towers.items()}
+    return {name: relus[first] for name, first in firsts.items() if first in relus and readers[first] == 2}
 
 
 def _reading(step: Step, instead: dict[str, Ref]) -> Step:
@@ -164,7 +158,7 @@ def _layer(step: Step, makers: Mapping[str, Step], readers: Counter[str], progra
     if convolution is None or readers[added.name] != 1 or convolution.call.inputs != (kept,):
         return None
     rule = convolution.rule.rule if isinstance(convolution.rule, SpreadConvolution) else convolution.rule
-    if not isinstance(rule, Convolution) or type(rule) is not Convolution or rule.axes != 1:
+    if type(rule) is not Convolution or rule.axes != 1:
         return None
     moves = _moves(convolution.call, program)
     if moves is None or not _fits(convolution.call.input_infos[0]):

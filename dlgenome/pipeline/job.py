@@ -104,7 +104,7 @@ def prepare(
     stack.callback(references.close)
     check_space(paths, disk_needed(config, paths, len(plan), length))
     folds = capture_folds(config, models, targets, length, devices[0])
-    _warn_of_rounding(config, targets, folds[0].program)
+    _warn_of_rounding(config, targets, folds[0].program, devices)
     return Job(
         config,
         paths,
@@ -130,11 +130,14 @@ def _check_precision(config: RunConfig, devices: Sequence[torch.device]) -> None
         )
 
 
-def _warn_of_rounding(config: RunConfig, targets: Sequence[Target], program: Program) -> None:
-    if config.precision == "bfloat16" and has_maxima(program):
+def _warn_of_rounding(
+    config: RunConfig, targets: Sequence[Target], program: Program, devices: Sequence[torch.device]
+) -> None:
+    if config.precision in ("tf32", "bfloat16") and devices[0].type == "cuda" and has_maxima(program):
         log.warning(
-            "--precision bfloat16: where this model takes the maximum of near equals, rounding can choose "
-            "another, and single scores were off by 15 %% of the largest; compare a few regions with float32."
+            "--precision %s: CUDA devices take eleven binary digits of values, so where this model takes the "
+            "maximum of near equals another can be chosen; compare a few regions with float32.",
+            config.precision,
         )
     if config.precision != "float64" and any(target.kind == "profile-bpnetlite" for target in targets):
         log.warning(

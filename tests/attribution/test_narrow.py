@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from torch import nn
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import allow_tf32
+from dlgenome.attribution.fusing import FusingRecorder
+from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
 from dlgenome.attribution.narrow import has_maxima, with_narrow_convolutions
-from dlgenome.attribution.rules.convolution import pieces_of
+from dlgenome.attribution.recording import CudaRecorder
+from dlgenome.attribution.rules.base import Call, Ref, Source
+from dlgenome.attribution.rules.convolution import BoundConvolution, Convolution, pieces_of
 from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
 from dlgenome.model.architectures.bpnet import BPNet
 from dlgenome.model.targets import TargetHead, parse_targets
@@ -24,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("either_way")
 LENGTH, REFERENCES = 300, 5
 
 
-def program_of(dtype: torch.dtype = torch.float32, target: str = "counts") -> Program:
+def program_of(dtype: torch.dtype = torch.float32) -> Program:
     torch.manual_seed(2)
     network = BPNet(n_filters=32, n_layers=3, n_outputs=1).eval()
-    return lower(capture(TargetHead(network, parse_targets([target])), (4, LENGTH), dtype=dtype))
+    return lower(capture(TargetHead(network, parse_targets(["counts"])), (4, LENGTH), dtype=dtype))
 
 
 def explainer(program: Program, dtype: torch.dtype = torch.float32, batch_size: int = 10) -> DeepLift:
@@ -61,6 +66,50 @@ def test_only_convolutions_of_many_channels_are_narrow(
     weight = torch.zeros(shape)
     assert pieces_of(weight, narrow=True) == pieces
     assert pieces_of(weight, narrow=False) == (ALL, ALL)
+
+
+def test_they_round_multipliers_more_than_values() -> None:
+    plain, narrow = Convolution(1), Convolution(1, narrow=True)
+    weight, value = torch.randn(32, 64, 3), torch.randn(2, 64, 100)
+    call = Call("made", None, (Ref("x"), weight), {}, (Ref("x"),), (ValueInfo((1, 64, 100), BatchAxis()),),
+                ValueInfo((1, 32, 98), BatchAxis()), Source("", ""))  # fmt: skip
+    exact, rounded = (rule.bound(call, (Ref("x"), weight)) for rule in (plain, narrow))
+    assert isinstance(exact, BoundConvolution)
+    assert isinstance(rounded, BoundConvolution)
+    made = exact.onward(value)
+    assert (rounded.onward(value) - made).abs().max() < 1e-4 * made.abs().max()
+    expected = exact.back(made)
+    assert 1e-3 < (rounded.back(made) - expected).abs().max() / expected.abs().max() < 1e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fuses", [False, True], ids=["as it is", "compiled"])
+@pytest.mark.parametrize("moves", [{}, {"stride": 2}, {"groups": 2}], ids=str)
+def test_cuda_rounds_as_much(
+    moves: dict[str, Any], fuses: bool, random_codes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    device = torch.device("cuda", 0)
+    network = nn.Sequential(
+        nn.Conv1d(4, 32, 7), nn.ReLU(), nn.Conv1d(32, 32, 3, **moves), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 1),
+    ).eval()  # fmt: skip
+    codes, references = random_codes(7, 2, 60), random_codes(8, 2, REFERENCES, 60)
+    program = with_narrow_convolutions(lower(capture(network, (4, 60))))
+    moved = replace(program, parameters={name: p.to(device) for name, p in program.parameters.items()})
+    wide = lower(capture(network.double(), (4, 60), dtype=torch.float64))
+    (exact,) = explainer(wide, torch.float64).explain(codes, references)
+    allow_tf32("bfloat16")
+    recorder = FusingRecorder(CudaRecorder(device)) if fuses else None
+    explaining = DeepLift(
+        moved, targets=1, n_references=REFERENCES, batch_size=10, device=device, recorder=recorder
+    )
+    with caplog.at_level("WARNING"):
+        (found,) = explaining.explain(codes, references)
+    difference = np.abs(found.hypothetical - exact.hypothetical).max()
+    assert 0 < difference < 0.01 * np.abs(exact.hypothetical).max()
+    assert not caplog.messages
 
 
 def test_what_is_predicted_is_hardly_rounded(random_codes: Any) -> None:
@@ -158,7 +207,7 @@ def test_every_other_way_of_explaining_may_have_them(
         found.append(explaining.explain(codes, references)[0].hypothetical)
     rounded, exact = found
     assert rounded.dtype == np.float32
-    assert np.abs(rounded - exact).mean() < 0.005 * np.abs(exact).max()
+    assert 0 < np.abs(rounded - exact).mean() < 0.005 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("moves", [{"stride": 2}, {"groups": 2}, {"padding": 4}], ids=str)

@@ -124,16 +124,17 @@ def test_float64_agrees_and_adds_up_better(
 
 
 def test_bfloat16_is_near_and_says_so_in_the_identity(
-    attribute: Attribute, tmp_path: Path, finished: Path, read_scores: Read
+    attribute: Attribute, tmp_path: Path, finished: Path, read_scores: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The small network has eight filters, fewer than are rounded, so its scores are those of float32."""
+    """The small network has eight filters, fewer than are rounded otherwise."""
+    monkeypatch.setattr("dlgenome.attribution.rules.convolution._FEWEST_CHANNELS", 8)
     result = attribute("-o", tmp_path / "run", "--precision", "bfloat16")
     assert result.exit_code == 0, result.stderr
     with h5py.File(tmp_path / "run.counts_scores.h5") as file:
         assert file.attrs["precision"] == b"bfloat16"
     found = read_scores(tmp_path / "run.counts_scores.h5")["shap/seq"]
     expected = read_scores(Path(f"{finished}.counts_scores.h5"))["shap/seq"]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert 1e-4 < np.abs(found - expected).max() / np.abs(expected).max() < 1e-2
 
 
 def test_compile_changes_no_score_and_says_where_it_does_nothing(

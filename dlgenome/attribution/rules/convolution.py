@@ -15,7 +15,7 @@ from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
 
 _FEWEST_CHANNELS = 16
 """Narrow convolutions from or to fewer are as any: the first and those of profiles. They cost little, and the
-weights of a profile's logits cancel, which rounded ones do not."""
+weights of a profile's logits cancel, which rounded ones do not. On CUDA they may be rounded to tf32."""
 
 
 class ConvolutionRule(Rule):
@@ -31,8 +31,8 @@ class ConvolutionRule(Rule):
 class Convolution(ConvolutionRule):
     """Convolution over one or two axes, with any stride, padding, dilation and grouping.
 
-    A ``narrow`` one takes fewer digits of weights and values than float32 has, where it has many channels:
-    half of them for values, and those of bfloat16 for multipliers.
+    A ``narrow`` one takes fewer binary digits than the 24 of float32, where it has many channels: sixteen of
+    values, the eight of bfloat16 of multipliers, and of the weights that they meet.
     """
 
     def __init__(self, axes: int, *, narrow: bool = False) -> None:

@@ -16,7 +16,8 @@ from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Ru
 from dlgenome.attribution.rules.convolution import pieces_of
 from dlgenome.attribution.tiles.convolution import packed_weights
 from dlgenome.attribution.tiles.instructions import SIDE
-from dlgenome.attribution.tiles.tower_kernels import Layers, backward_rows, forward_rows
+from dlgenome.attribution.tiles.kernels import ALL
+from dlgenome.attribution.tiles.tower_kernels import Bounds, Layers, backward_rows, forward_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class Tower(Rule):
 
     Arguments are the first value, and weights (channels, channels, taps) and bias of every layer. It makes
     the last value, and a record of what every convolution made, which the way back needs: that of a
-    ``narrow`` one is in half precision. The multiplier of the last value may have all positions of the first.
-    One ``of_relu`` takes what is positive of the first value, which it needs on the way back, too.
+    ``narrow`` one is in half precision, and so is what the next layer gets. One ``of_relu`` takes what is
+    positive of the first value, which it needs on the way back, too. The multiplier of the last value may
+    have all positions of the first.
     """
 
     title = "linear, rescale (piecewise linear)"
@@ -69,13 +71,15 @@ class BoundTower(Tower):
         there, back = pieces_of(weights[0], narrow=rule.narrow)
         added = [torch.zeros(self._channels) if bias is None else bias for bias in biases]
         self._bias = torch.cat(added).numpy()
-        self._there, self._onward = self._laid_out(weights, added, there)
+        self._bounds = Bounds(
+            gain=np.array([weight.abs().sum((1, 2)).max() for weight in weights], np.float32),
+            offset=np.array([bias.abs().max() for bias in added], np.float32),
+        )
+        self._layers_there, self._weights_there = self._laid_out(weights, there)
         turned = [weight.flip(2).transpose(0, 1) for weight in weights]
-        self._back, self._backward = self._laid_out(turned, added, back)
+        self._layers_back, self._weights_back = self._laid_out(turned, back)
 
-    def _laid_out(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], n_pieces: int
-    ) -> tuple[Layers, Any]:
+    def _laid_out(self, weights: Sequence[Tensor], n_pieces: int) -> tuple[Layers, Any]:
         """The layers on one way, and all their weights."""
         packed = [packed_weights(weight, n_pieces, -(-self._channels // SIDE)) for weight in weights]
         layers = Layers(
@@ -87,15 +91,13 @@ class BoundTower(Tower):
             taps=np.array([layer.taps for layer in self.layers]),
             weight=_begins([len(part) for part in packed]),
             record=_begins([layer.width * self._channels for layer in self.layers]),
-            gain=np.array([weight.abs().sum((1, 2)).max() for weight in weights], np.float32),
-            offset=np.array([bias.abs().max() for bias in biases], np.float32),
         )
         return layers, as_array(torch.cat(packed))
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The last value (rows, channels, positions), channels-last in memory, and the record of each row."""
         rows = _rows(args[0])
-        kind = torch.float16 if self.narrow else torch.float32
+        kind = torch.float32 if self._layers_there.n_pieces == ALL else torch.float16
         record = rows.new_empty(len(rows), self.record_size(self._channels), dtype=kind)
         assert record.data_ptr() % 64 == 0, "torch aligns memory to lines of the cache"
         made = rows.new_empty(len(rows), self.layers[-1].width, self._channels)
@@ -103,8 +105,8 @@ class BoundTower(Tower):
 
         def work(first: int, last: int) -> None:
             forward_rows(
-                values[first:last], self.of_relu, self._there, self._channels, self._onward, self._bias,
-                records[first:last], out[first:last],
+                values[first:last], self.of_relu, self._layers_there, self._channels, self._weights_there,
+                self._bias, self._bounds, records[first:last], out[first:last],
             )  # fmt: skip
 
         in_threads(work, len(rows))
@@ -125,8 +127,8 @@ class BoundTower(Tower):
         def work(first: int, last: int) -> None:
             for sequence, pairs in saved.step.pairs_of_sequences(first, last):
                 backward_rows(
-                    own[sequence], others[pairs], multipliers[pairs], at, self._back, self._channels,
-                    self._backward, x[sequence], r[pairs], out[pairs],
+                    own[sequence], others[pairs], multipliers[pairs], at, self._layers_back, self._channels,
+                    self._weights_back, x[sequence], r[pairs], out[pairs],
                 )  # fmt: skip
 
         in_threads(work, len(rows))
@@ -134,7 +136,9 @@ class BoundTower(Tower):
 
     def _first_values(self, kept: Sequence[Any]) -> Any:
         """Rows of what the ReLU before the first layer reads; without one they are empty."""
-        return as_array(_rows(kept[1]) if self.of_relu else kept[0][1].new_empty(len(kept[0][1]), 0).float())
+        if not self.of_relu:
+            return np.empty((len(kept[0][1]), 0), np.float32)
+        return as_array(_rows(kept[1]))
 
 
 def _rows(value: Tensor) -> Tensor:

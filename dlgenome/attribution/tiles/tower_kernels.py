@@ -58,8 +58,8 @@ _DIGITS, _BIAS = np.uint32(23), 127
 """Of a float32: binary digits after the first, and what is added to its exponent."""
 _OF_HALF = 14
 """The largest exponent of half precision, less one for what rounding may add."""
-_FARTHEST = 110
-"""Beyond, powers of two are no ordinary numbers of float32 any more."""
+_FARTHEST = 126
+"""Beyond, a power of two or one over it is no ordinary number of float32 any more."""
 
 
 class Layers(NamedTuple):
@@ -78,8 +78,13 @@ class Layers(NamedTuple):
     """Where its weights begin."""
     record: Integers
     """Where its c begins in a record."""
+
+
+class Bounds(NamedTuple):
+    """How large c may be at most, layer by layer: so many times as large as h, and so much more."""
+
     gain: Numbers
-    """The largest sum of sizes of the weights of one output: c is at most so many times as large as h."""
+    """The largest sum of sizes of the weights of one output."""
     offset: Numbers
     """The largest size of a bias."""
 
@@ -87,7 +92,7 @@ class Layers(NamedTuple):
 @compiled
 def forward_rows(
     values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Pieces, bias: Numbers,
-    record: Any, out: Numbers,
+    bounds: Bounds, record: Any, out: Numbers,
 ) -> None:  # fmt: skip
     """The last h of rows of the first, (rows, positions * channels), and the record of each row.
 
@@ -106,7 +111,7 @@ def forward_rows(
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
             shape = _shape(channels, layers, number, padding)
             _clear_after(pieces, groups * layers.n_pieces, room, seen)
-            exponent = _exponent(most * layers.gain[number] + layers.offset[number], layers.n_pieces)
+            exponent = _exponent(most * bounds.gain[number] + bounds.offset[number], layers.n_pieces)
             put_by(
                 record[row], scale + number * SIDE, all_of(np.float32(exponent)), all_of(np.float32(exponent))
             )
@@ -171,22 +176,33 @@ def backward_rows(
             padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
             shape = _shape(channels, layers, number, padding)
             part = slice(layers.record[number], layers.record[number] + width * channels)
-            ready, weight = 0, layers.weight[number]
-            x, r = own[part], records[pair, part]
             scales = (_scale(own, scale + number * SIDE), _scale(records[pair], scale + number * SIDE))
             _clear_after(pieces, groups * layers.n_pieces, room, width)
-            for place in range(0, seen, _SLAB):
-                end = min(seen, place + _SLAB)
-                # what is read from memory here comes while there is something else to do
-                wanted = max(ready, min(width, end + layers.padding[number]))
-                _slopes_apart(x, r, scales, m, first, ready, wanted, channels, pieces, layers.n_pieces, room)
-                ready = wanted
-                sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
-                _add(sums, m, base, place, end, channels)
+            _layer_back(
+                own[part], records[pair, part], scales, m, first, base, seen, layers.padding[number], shape,
+                weights, layers.weight[number], pieces, room, sums,
+            )  # fmt: skip
             first = base
         if first_own.size > 0:
             times_slopes(first_own, first_others[pair], m)
     configure(before)
+
+
+@compiled
+def _layer_back(
+    x: Any, r: Any, scales: tuple[np.float32, np.float32], m: Numbers, first: int, base: int, seen: int,
+    ahead: int, shape: Shape, weights: Pieces, weight: int, pieces: Pieces, room: int, sums: Numbers,
+) -> None:  # fmt: skip
+    """Add what goes back through a convolution to the multipliers of the h that it sees, from ``base`` on."""
+    ready, width = 0, x.size // shape.channels
+    for place in range(0, seen, _SLAB):
+        end = min(seen, place + _SLAB)
+        # what is read from memory here comes while there is something else to do
+        wanted = max(ready, min(width, end + ahead))
+        _slopes_apart(x, r, scales, m, first, ready, wanted, shape.channels, pieces, shape.n_pieces, room)
+        ready = wanted
+        sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
+        _add(sums, m, base, place, end, shape.channels)
 
 
 @compiled

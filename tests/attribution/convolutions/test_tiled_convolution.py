@@ -57,6 +57,7 @@ def test_with_one_piece_values_and_weights_are_rounded_to_bfloat16(case: Any) ->
     expected = case.expected(value.bfloat16().float(), weight.bfloat16().float(), bias)
     assert case.relative_error(made, expected) < 2e-6, "sums stay in float32"
     assert torch.equal(made, convolve(value.bfloat16().float()))
+    case.check_onto(partial(TiledConvolution, n_pieces=ONE), 2e-2)
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True, ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ def _asked_anew(with_tiles: None) -> Iterator[None]:
     has_tiles.cache_clear()
 
 
-def test_this_processor_has_them() -> None:
+def test_they_are_found_where_the_system_names_them() -> None:
     assert has_tiles()
+    assert {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(Path("/proc/cpuinfo").read_text().split())
 
 
 @pytest.mark.parametrize("missing", ["+amx-tile", "+amx-bf16", "+avx512f", "+avx512bf16"])

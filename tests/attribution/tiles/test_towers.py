@@ -166,7 +166,7 @@ def test_a_sequence_gets_the_same_bits_wherever_it_stands(narrow: bool, random_c
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("exponent", [-60, 40])
+@pytest.mark.parametrize("exponent", [-80, -60, 40, 100])
 def test_networks_of_any_scale_are_explained_as_well(narrow: bool, exponent: int) -> None:
     """Half precision has numbers between 2^-24 and 2^16 only; powers of two change no digit."""
     network, step = Network(bias=False).build(), StepShape(2, REFERENCES)
@@ -180,19 +180,23 @@ def test_networks_of_any_scale_are_explained_as_well(narrow: bool, exponent: int
     torch.testing.assert_close(scaled.double() * 2.0**-exponent, plain.double(), rtol=0, atol=0)
 
 
-def test_rows_of_other_scales_stand_side_by_side() -> None:
-    """Each has a scale of its own, and so has each layer: a bias far above all else changes the next ones."""
+def test_every_row_and_layer_has_a_scale_of_its_own() -> None:
+    """A bias far above all else changes that of the next layers."""
     network, step = Network().build(), StepShape(2, REFERENCES)
     parameters = dict(network.named_parameters())
     with torch.no_grad():
         parameters["first.weight"].mul_(1e-3)
         parameters["layers.1.bias"][::2] += 1e5
         parameters["layers.2.weight"][:16] *= 1e-6
-    program = program_of(network, narrow=True)
+    program, wide = program_of(network, narrow=True), program_of(network.double(), torch.float64)
     assert len(found_in(program)) == 1
-    found, exact = found_and_exact(program, network, step)
-    difference = (found.multipliers[0] - exact.multipliers[0]).abs().max()
-    assert 0 < difference < 1e-2 * exact.multipliers[0].abs().max()
+    sizes = torch.tensor([1, 1e-4, 1e3, 30, 1e5, 1e-2, 10, 300]).view(-1, 1, 1)
+    found, exact = (
+        DEEPLIFT.engine(some, step).run(rows_of(step, dtype) * sizes.to(dtype), 1).multipliers[0]
+        for some, dtype in ((program, torch.float32), (wide, torch.float64))
+    )
+    for own, right in zip(found, exact, strict=True):
+        assert 0 < (own - right).abs().max() < 1e-2 * right.abs().max()
 
 
 def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(
