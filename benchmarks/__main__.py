@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import click
 
+from benchmarks.accuracy_command import accuracy
 from benchmarks.constructs_command import constructs
 from benchmarks.growth_command import growth
 from benchmarks.near_zero_command import near_zero
@@ -190,6 +191,7 @@ def _resolved(device: str, precision: str) -> str:
     return str(found)
 
 
+main.add_command(accuracy)
 main.add_command(constructs)
 main.add_command(growth)
 main.add_command(near_zero)
