@@ -35,6 +35,8 @@ from dlgenome.regions.windows import WindowPlan, plan_windows
 from dlgenome.writers.paths import KEPT_REGIONS, OutputPaths, check_space, estimate_bytes
 
 log = logging.getLogger(__name__)
+_OFF_BY_MAXIMA = {False: 4, True: 16}
+"""Per cent, on processors and on CUDA devices, which take fewer digits of values (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,12 @@ def _check_precision(config: RunConfig, devices: Sequence[torch.device]) -> None
 def _warn_of_rounding(
     config: RunConfig, targets: Sequence[Target], program: Program, devices: Sequence[torch.device]
 ) -> None:
-    if config.precision in ("tf32", "bfloat16") and devices[0].type == "cuda" and has_maxima(program):
+    if config.precision in ("tf32", "bfloat16") and has_maxima(program):
         log.warning(
-            "--precision %s: CUDA devices take eleven binary digits of values, so where this model takes the "
-            "maximum of near equals another can be chosen; compare a few regions with float32.",
+            "--precision %s: where this model takes the maximum of near equals, rounding can choose another, "
+            "and scores of some regions were off by up to %d %% of the largest; compare a few with float32.",
             config.precision,
+            _OFF_BY_MAXIMA[devices[0].type == "cuda"],
         )
     if config.precision != "float64" and any(target.kind == "profile-bpnetlite" for target in targets):
         log.warning(
