@@ -2,8 +2,8 @@
 
 A rounded value costs more than a rounded multiplier: near its kink a ReLU has another slope then, and a
 maximum chooses another of near equals. Of values, and of the weights that they meet, sixteen binary digits
-count at least (in towers eleven of what goes into a ReLU, on CUDA the eleven of tf32), of multipliers the
-eight of bfloat16. Products are added up in float32; what a library makes of bfloat16 is rounded to it.
+count at least (on CUDA the eleven of tf32), of multipliers the eight of bfloat16. Products are added up in
+float32; what a library makes of bfloat16 is rounded to it.
 """
 
 from __future__ import annotations

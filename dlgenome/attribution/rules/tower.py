@@ -16,8 +16,7 @@ from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Ru
 from dlgenome.attribution.rules.convolution import pieces_of
 from dlgenome.attribution.tiles.convolution import packed_weights
 from dlgenome.attribution.tiles.instructions import SIDE
-from dlgenome.attribution.tiles.kernels import ALL
-from dlgenome.attribution.tiles.tower_kernels import Bounds, Layers, backward_rows, forward_rows
+from dlgenome.attribution.tiles.tower_kernels import Layers, backward_rows, forward_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,9 @@ class Tower(Rule):
     """Some layers, each of what the one before made; ReLU has its Rescale rule, all else is linear.
 
     Arguments are the first value, and weights (channels, channels, taps) and bias of every layer. It makes
-    the last value, and a record of what every convolution made, which the way back needs: that of a
-    ``narrow`` one is in half precision, and so is what the next layer gets. One ``of_relu`` takes what is
-    positive of the first value, which it needs on the way back, too. The multiplier of the last value may
-    have all positions of the first.
+    the last value, and a record of what every convolution made, which the way back needs. One ``of_relu``
+    takes what is positive of the first value, which it needs on the way back, too. The multiplier of the
+    last value may have all positions of the first.
     """
 
     title = "linear, rescale (piecewise linear)"
@@ -54,8 +52,8 @@ class Tower(Rule):
         return (Ref(call.name), *(call.inputs if self.of_relu else ()))
 
     def record_size(self, channels: int) -> int:
-        """Numbers of a row's record: what each layer made, and a line for each that says how it is scaled."""
-        return sum(layer.width for layer in self.layers) * channels + len(self.layers) * SIDE
+        """Numbers of a row's record: what each convolution made."""
+        return sum(layer.width for layer in self.layers) * channels
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
         """The rule with the weights laid out for both ways."""
@@ -71,10 +69,6 @@ class BoundTower(Tower):
         there, back = pieces_of(weights[0], narrow=rule.narrow)
         added = [torch.zeros(self._channels) if bias is None else bias for bias in biases]
         self._bias = torch.cat(added).numpy()
-        self._bounds = Bounds(
-            gain=np.array([weight.abs().sum((1, 2)).max() for weight in weights], np.float32),
-            offset=np.array([bias.abs().max() for bias in added], np.float32),
-        )
         self._layers_there, self._weights_there = self._laid_out(weights, there)
         turned = [weight.flip(2).transpose(0, 1) for weight in weights]
         self._layers_back, self._weights_back = self._laid_out(turned, back)
@@ -97,8 +91,7 @@ class BoundTower(Tower):
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The last value (rows, channels, positions), channels-last in memory, and the record of each row."""
         rows = _rows(args[0])
-        kind = torch.float32 if self._layers_there.n_pieces == ALL else torch.float16
-        record = rows.new_empty(len(rows), self.record_size(self._channels), dtype=kind)
+        record = rows.new_empty(len(rows), self.record_size(self._channels))
         assert record.data_ptr() % 64 == 0, "torch aligns memory to lines of the cache"
         made = rows.new_empty(len(rows), self.layers[-1].width, self._channels)
         values, records, out = as_array(rows), as_array(record), as_array(made.flatten(1))
@@ -106,7 +99,7 @@ class BoundTower(Tower):
         def work(first: int, last: int) -> None:
             forward_rows(
                 values[first:last], self.of_relu, self._layers_there, self._channels, self._weights_there,
-                self._bias, self._bounds, records[first:last], out[first:last],
+                self._bias, records[first:last], out[first:last],
             )  # fmt: skip
 
         in_threads(work, len(rows))

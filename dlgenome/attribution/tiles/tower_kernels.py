@@ -2,8 +2,7 @@
 
 A layer is ``c = convolution(h)``, then ``h + max(c, 0)``. All layers of one row follow one another, so that
 h, and its multiplier on the way back, stay in the second-level cache; only c of every layer is written to
-memory and read again. It lies in a record, one layer after the other, in float32 or in half precision. That
-has few exponents, so each layer of a row is scaled by a power of two, which the end of the record tells.
+memory and read again. It lies in a record, one layer after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from dlgenome.attribution.tiles.instructions import (
     read_configuration,
 )
 from dlgenome.attribution.tiles.kernels import (
-    ALL,
     Numbers,
     Pieces,
     Shape,
@@ -36,15 +34,11 @@ from dlgenome.attribution.tiles.secants import AHEAD, relu_slopes, times_slopes
 from dlgenome.attribution.tiles.vectors import (
     LANES,
     all_of,
-    as_kept,
     at_least,
     fetch,
-    first_of,
-    largest_of,
     load,
     plus,
     put_by,
-    size_of,
     store,
     times,
 )
@@ -54,12 +48,6 @@ Integers = NDArray[np.int64]
 _ZERO, _INFINITE = np.float32(0), np.float32(np.inf)
 _SLAB = 256
 """Places that are worked on at once: going from tiles to other instructions and back takes its time."""
-_DIGITS, _BIAS = np.uint32(23), 127
-"""Of a float32: binary digits after the first, and what is added to its exponent."""
-_OF_HALF = 14
-"""The largest exponent of half precision, less one for what rounding may add."""
-_FARTHEST = 126
-"""Beyond, a power of two or one over it is no ordinary number of float32 any more."""
 
 
 class Layers(NamedTuple):
@@ -80,19 +68,10 @@ class Layers(NamedTuple):
     """Where its c begins in a record."""
 
 
-class Bounds(NamedTuple):
-    """How large c may be at most, layer by layer: so many times as large as h, and so much more."""
-
-    gain: Numbers
-    """The largest sum of sizes of the weights of one output."""
-    offset: Numbers
-    """The largest size of a bias."""
-
-
 @compiled
 def forward_rows(
     values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Pieces, bias: Numbers,
-    bounds: Bounds, record: Any, out: Numbers,
+    record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The last h of rows of the first, (rows, positions * channels), and the record of each row.
 
@@ -106,19 +85,15 @@ def forward_rows(
     h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
     pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for row in range(len(values)):
-        most, seen, scale = _copy(values[row], of_relu, h), length, record.shape[1] - n_layers * SIDE
+        _copy(values[row], of_relu, h)
+        seen = length
         for number in range(n_layers):
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
             shape = _shape(channels, layers, number, padding)
             _clear_after(pieces, groups * layers.n_pieces, room, seen)
-            exponent = _exponent(most * bounds.gain[number] + bounds.offset[number], layers.n_pieces)
-            put_by(
-                record[row], scale + number * SIDE, all_of(np.float32(exponent)), all_of(np.float32(exponent))
-            )
-            down, up = _power(-exponent), _power(exponent)
             layer_bias = bias[number * channels : (number + 1) * channels]
             c, weight = record[row, layers.record[number] :], layers.weight[number]
-            ready, ahead, most = 0, shape.dilation * (shape.width - 1) - padding, _ZERO
+            ready, ahead = 0, shape.dilation * (shape.width - 1) - padding
             for place in range(0, width, _SLAB):
                 end = min(width, place + _SLAB)
                 # just before it is used, and written over: then it is in the nearest cache
@@ -126,32 +101,16 @@ def forward_rows(
                 take_apart(h, ready, wanted, channels, layers.n_pieces, pieces, room)
                 ready = wanted
                 sum_up(pieces, room, place, end, seen, shape, weights, weight, sums, _SLAB)
-                most = max(most, _add_relu(sums, layer_bias, h, start, place, end, c, down, up))
+                _add_relu(sums, layer_bias, h, start, place, end, c)
             seen = width
         out[row] = h[: seen * channels]
     configure(before)
 
 
 @compiled
-def _exponent(most: np.float32, n_pieces: int) -> int:
-    """Of the power of two by which numbers up to ``most`` are divided to fit half precision."""
-    if n_pieces == ALL:
-        return 0
-    exponent = int(np.float32(most).view(np.uint32) >> _DIGITS) - _BIAS - _OF_HALF
-    return min(max(exponent, -_FARTHEST), _FARTHEST)
-
-
-@compiled
-def _power(exponent: int) -> np.float32:
-    """Of two."""
-    made: np.float32 = np.uint32(np.uint32(exponent + _BIAS) << _DIGITS).view(np.float32)
-    return made
-
-
-@compiled
 def backward_rows(
-    own: Any, records: Any, multipliers: Numbers, at: int, layers: Layers, channels: int, weights: Pieces,
-    first_own: Numbers, first_others: Numbers, out: Numbers,
+    own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
+    weights: Pieces, first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
@@ -169,17 +128,16 @@ def backward_rows(
         m = out[pair]
         m[:] = _ZERO
         m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
-        first, scale = layers.start.sum(), own.size - n_layers * SIDE
+        first = layers.start.sum()
         for number in range(n_layers - 1, -1, -1):
             width, base = layers.width[number], first - layers.start[number]
             seen = layers.width[number - 1] if number > 0 else length
             padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
             shape = _shape(channels, layers, number, padding)
             part = slice(layers.record[number], layers.record[number] + width * channels)
-            scales = (_scale(own, scale + number * SIDE), _scale(records[pair], scale + number * SIDE))
             _clear_after(pieces, groups * layers.n_pieces, room, width)
             _layer_back(
-                own[part], records[pair, part], scales, m, first, base, seen, layers.padding[number], shape,
+                own[part], records[pair, part], m, first, base, seen, layers.padding[number], shape,
                 weights, layers.weight[number], pieces, room, sums,
             )  # fmt: skip
             first = base
@@ -190,8 +148,8 @@ def backward_rows(
 
 @compiled
 def _layer_back(
-    x: Any, r: Any, scales: tuple[np.float32, np.float32], m: Numbers, first: int, base: int, seen: int,
-    ahead: int, shape: Shape, weights: Pieces, weight: int, pieces: Pieces, room: int, sums: Numbers,
+    x: Numbers, r: Numbers, m: Numbers, first: int, base: int, seen: int, ahead: int, shape: Shape,
+    weights: Pieces, weight: int, pieces: Pieces, room: int, sums: Numbers,
 ) -> None:  # fmt: skip
     """Add what goes back through a convolution to the multipliers of the h that it sees, from ``base`` on."""
     ready, width = 0, x.size // shape.channels
@@ -199,28 +157,19 @@ def _layer_back(
         end = min(seen, place + _SLAB)
         # what is read from memory here comes while there is something else to do
         wanted = max(ready, min(width, end + ahead))
-        _slopes_apart(x, r, scales, m, first, ready, wanted, shape.channels, pieces, shape.n_pieces, room)
+        _slopes_apart(x, r, m, first, ready, wanted, shape.channels, pieces, shape.n_pieces, room)
         ready = wanted
         sum_up(pieces, room, place, end, width, shape, weights, weight, sums, _SLAB)
         _add(sums, m, base, place, end, shape.channels)
 
 
 @compiled
-def _scale(record: Any, at: int) -> np.float32:
-    """What the numbers of a layer of a record are to be multiplied with."""
-    return _power(int(first_of(load(record, at))))
-
-
-@compiled
-def _copy(values: Numbers, of_relu: bool, out: Numbers) -> np.float32:
-    """The values, or their ReLU; the largest size of them."""
-    most, least = all_of(_ZERO), all_of(_ZERO if of_relu else -_INFINITE)
+def _copy(values: Numbers, of_relu: bool, out: Numbers) -> None:
+    """The values, or their ReLU."""
+    least = all_of(_ZERO if of_relu else -_INFINITE)
     for at in range(0, values.size, LANES):
         fetch(values, at + AHEAD)
-        vector = at_least(load(values, at), least)
-        store(out, at, vector)
-        most = at_least(most, size_of(vector))
-    return np.float32(largest_of(most))
+        store(out, at, at_least(load(values, at), least))
 
 
 @compiled
@@ -239,27 +188,18 @@ def _clear_after(pieces: Pieces, count: int, room: int, width: int) -> None:
 
 @compiled
 def _add_relu(
-    sums: Numbers, bias: Numbers, h: Numbers, start: int, begin: int, end: int, record: Any,
-    down: np.float32, up: np.float32,
-) -> np.float32:  # fmt: skip
-    """At some places: c into the record, and h of the next layer in the place of this one's.
-
-    ``down`` and ``up`` take c to what the record keeps, and back. The largest size of the new h.
-    """
-    zero, smaller, larger, channels = all_of(_ZERO), all_of(down), all_of(up), bias.size
-    most = zero
+    sums: Numbers, bias: Numbers, h: Numbers, start: int, begin: int, end: int, record: Numbers
+) -> None:
+    """At some places: c into the record, and h of the next layer in the place of this one's."""
+    zero, channels = all_of(_ZERO), bias.size
     for place in range(begin, end):
         for output in range(0, channels, SIDE):
             at, of = place * channels + output, output * _SLAB + (place - begin) * SIDE
-            first = times(smaller, plus(load(sums, of), load(bias, output)))
-            second = times(smaller, plus(load(sums, of + LANES), load(bias, output + LANES)))
+            first = plus(load(sums, of), load(bias, output))
+            second = plus(load(sums, of + LANES), load(bias, output + LANES))
             put_by(record, at, first, second)
             for half, made in ((0, first), (LANES, second)):
-                c = at_least(times(larger, as_kept(record, made)), zero)
-                following = plus(load(h, at + half + start * channels), c)
-                store(h, at + half, following)
-                most = at_least(most, size_of(following))
-    return np.float32(largest_of(most))
+                store(h, at + half, plus(load(h, at + half + start * channels), at_least(made, zero)))
 
 
 @compiled
@@ -273,25 +213,20 @@ def _add(sums: Numbers, m: Numbers, base: int, begin: int, end: int, channels: i
 
 @compiled
 def _slopes_apart(
-    own: Any, record: Any, scales: tuple[np.float32, np.float32], m: Numbers, first: int, begin: int,
-    end: int, channels: int, pieces: Pieces, n_pieces: int, room: int,
+    own: Numbers, record: Numbers, m: Numbers, first: int, begin: int, end: int, channels: int,
+    pieces: Pieces, n_pieces: int, room: int,
 ) -> None:  # fmt: skip
     """Multipliers of c at some positions in pieces: those of h, from ``first`` on, times secants of ReLU."""
     for position in range(begin, end):
         at, to = position * channels, (SIDE + position) * SIDE
         for channel in range(0, channels, SIDE):
-            low = _slope_times(own, record, scales, at + channel, m, first * channels + at + channel)
-            high = _slope_times(
-                own, record, scales, at + channel + LANES, m, first * channels + at + channel + LANES
-            )
+            low = _slope_times(own, record, at + channel, m, first * channels)
+            high = _slope_times(own, record, at + channel + LANES, m, first * channels)
             put_apart(low, high, n_pieces, pieces, to + channel * n_pieces * room, room * SIDE)
 
 
 @compiled
-def _slope_times(
-    own: Any, record: Any, scales: tuple[np.float32, np.float32], at: int, m: Numbers, place: int
-) -> Any:
+def _slope_times(own: Numbers, record: Numbers, at: int, m: Numbers, first: int) -> Any:
     fetch(own, at + AHEAD)
     fetch(record, at + AHEAD)
-    x, r = times(all_of(scales[0]), load(own, at)), times(all_of(scales[1]), load(record, at))
-    return times(load(m, place), relu_slopes(x, r))
+    return times(load(m, first + at), relu_slopes(load(own, at), load(record, at)))

@@ -1,8 +1,7 @@
 """Sixteen float32 numbers at once, for compiled functions: a type of numba's, and what can be done with it.
 
 Loops that numba would turn into such instructions by itself must be simple; these need not be. Arrays are
-flat and contiguous. What is loaded from one of uint16, or put there, is the bits of numbers of half
-precision (IEEE 754 binary16), which numba does not have on processors: widened and rounded on the way.
+flat and contiguous.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ LANES = 16
 _INT = ir.IntType(32)
 _BYTES = ir.IntType(8).as_pointer()
 _WORDS = ir.VectorType(_INT, LANES)
-_HALF_WORDS = ir.VectorType(ir.IntType(16), LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -40,7 +38,6 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 
 
 _BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
-_HALVES = ir.VectorType(ir.HalfType(), LANES)
 
 
 class _VectorType(types.Type):
@@ -74,10 +71,7 @@ def load(typing: Any, array: Any, place: Any) -> Any:
     """The sixteen numbers of an array from a place on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = place_in(context, builder, signature.args[0], *arguments)
-        if array.dtype == types.uint16:
-            return _whole(builder, _loaded(builder, pointer, _HALF_WORDS))
-        return _loaded(builder, pointer, _FLOATS)
+        return _loaded(builder, place_in(context, builder, signature.args[0], *arguments))
 
     return _VECTOR(array, place), generate
 
@@ -88,8 +82,7 @@ def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        number = _half(builder, arguments[2]) if array.dtype == types.uint16 else arguments[2]
-        _put(builder, pointer, number)
+        _put(builder, pointer, arguments[2])
         return context.get_dummy_value()
 
     return types.void(array, place, vector), generate
@@ -125,17 +118,6 @@ def put_short(typing: Any, array: Any, place: Any, first: Any, second: Any) -> A
 
 
 @in_llvm
-def as_kept(typing: Any, array: Any, vector: Any) -> Any:
-    """The vector as an array keeps it: rounded to half precision where that is of uint16."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = arguments[1]
-        return _whole(builder, _half(builder, vector)) if array.dtype == types.uint16 else vector
-
-    return _VECTOR(array, vector), generate
-
-
-@in_llvm
 def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
     """Put two vectors into an array past the caches, whole lines of them at once.
 
@@ -146,14 +128,9 @@ def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        if array.dtype == types.uint16:
-            halves = [_half(builder, vector) for vector in arguments[2:]]
-            lanes = ir.Constant(ir.VectorType(_INT, 2 * LANES), list(range(2 * LANES)))
-            _put(builder, pointer, builder.shuffle_vector(*halves, lanes), past=True)
-        else:
-            for number, vector in enumerate(arguments[2:]):
-                part = builder.gep(pointer, [ir.Constant(arguments[1].type, number * LANES)])
-                _put(builder, part, vector, past=True)
+        for number, vector in enumerate(arguments[2:]):
+            part = builder.gep(pointer, [ir.Constant(arguments[1].type, number * LANES)])
+            _put(builder, part, vector, past=True)
         return context.get_dummy_value()
 
     return types.void(array, place, first, second), generate
@@ -228,26 +205,6 @@ def about_one_over(typing: Any, vector: Any) -> Any:
 
 
 @in_llvm
-def first_of(typing: Any, vector: Any) -> Any:
-    """The first number of a vector."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.extract_element(arguments[0], ir.Constant(_INT, 0))
-
-    return types.float32(vector), generate
-
-
-@in_llvm
-def largest_of(typing: Any, vector: Any) -> Any:
-    """The largest number of a vector that has no numbers below zero; those that are none do not count."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), arguments[0])
-
-    return types.float32(vector), generate
-
-
-@in_llvm
 def times_plus(typing: Any, first: Any, second: Any, added: Any) -> Any:
     """The product of two, and a third added to it, rounded once."""
 
@@ -267,23 +224,14 @@ def negative(typing: Any, vector: Any) -> Any:
     return _VECTOR(vector), generate
 
 
-def _loaded(builder: Any, pointer: Any, kind: Any) -> Any:
-    number = builder.load(builder.bitcast(pointer, kind.as_pointer()))
-    number.align = kind.element.width // 8 if isinstance(kind.element, ir.IntType) else 4
+def _loaded(builder: Any, pointer: Any) -> Any:
+    number = builder.load(builder.bitcast(pointer, _FLOATS.as_pointer()))
+    number.align = 4
     return number
 
 
 def _put(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None:
     stored = builder.store(number, builder.bitcast(pointer, number.type.as_pointer()))
-    stored.align = 64 if past else 2 if isinstance(number.type.element, ir.IntType) else 4
+    stored.align = 64 if past else 2
     if past:
         stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
-
-
-def _half(builder: Any, vector: Any) -> Any:
-    """The bits of the nearest numbers of half precision."""
-    return builder.bitcast(builder.fptrunc(vector, _HALVES), _HALF_WORDS)
-
-
-def _whole(builder: Any, halves: Any) -> Any:
-    return builder.fpext(builder.bitcast(halves, _HALVES), _FLOATS)

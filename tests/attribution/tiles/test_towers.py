@@ -168,7 +168,7 @@ def test_a_sequence_gets_the_same_bits_wherever_it_stands(narrow: bool, random_c
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("exponent", [-80, -60, 40, 100])
 def test_networks_of_any_scale_are_explained_as_well(narrow: bool, exponent: int) -> None:
-    """Half precision has numbers between 2^-24 and 2^16 only; powers of two change no digit."""
+    """Powers of two change no digit."""
     network, step = Network(bias=False).build(), StepShape(2, REFERENCES)
     (plain,) = DEEPLIFT.engine(program_of(network, narrow=narrow), step).run(rows_of(step), 1).multipliers
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_networks_of_any_scale_are_explained_as_well(narrow: bool, exponent: int
     torch.testing.assert_close(scaled.double() * 2.0**-exponent, plain.double(), rtol=0, atol=0)
 
 
-def test_every_row_and_layer_has_a_scale_of_its_own() -> None:
+def test_rows_and_layers_may_have_scales_of_their_own() -> None:
     """A bias far above all else changes that of the next layers."""
     network, step = Network().build(), StepShape(2, REFERENCES)
     parameters = dict(network.named_parameters())
@@ -197,6 +197,34 @@ def test_every_row_and_layer_has_a_scale_of_its_own() -> None:
     )
     for own, right in zip(found, exact, strict=True):
         assert 0 < (own - right).abs().max() < 1e-2 * right.abs().max()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4, 1e6])
+def test_channels_may_have_scales_of_their_own(scale: float) -> None:
+    """The same function, of which one channel is larger than all others."""
+    network, step = Network().build(), StepShape(2, REFERENCES)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(("first", "layers")):
+                parameter[0] *= scale
+            if name.endswith("weight") and not name.startswith("first"):
+                parameter[:, 0] /= scale
+    program = program_of(network, narrow=True)
+    assert len(found_in(program)) == 1
+    found, exact = found_and_exact(program, network, step)
+    difference = (found.multipliers[0] - exact.multipliers[0]).abs().max()
+    assert 0 < difference < 1e-2 * exact.multipliers[0].abs().max()
+
+
+def test_a_channel_that_is_never_positive_hides_no_other() -> None:
+    network, step = Network().build(), StepShape(2, REFERENCES)
+    with torch.no_grad():
+        dict(network.named_parameters())["layers.0.bias"][0] = -1e30
+    program = program_of(network, narrow=True)
+    assert len(found_in(program)) == 1
+    found, exact = found_and_exact(program, network, step)
+    difference = (found.multipliers[0] - exact.multipliers[0]).abs().max()
+    assert 0 < difference < 1e-2 * exact.multipliers[0].abs().max()
 
 
 def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(

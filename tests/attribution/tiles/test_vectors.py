@@ -24,15 +24,6 @@ ODD = np.array(
 OTHER = np.array([1, 0.0, 1, 2, 5, np.nan, 1, -3e38, 1e-38, -2.5, -7, 0.2, 1e-6, 1e10, np.inf, 4], np.float32)
 
 
-def halves(values: Floats) -> NDArray[np.uint16]:
-    """Bits of the nearest numbers of half precision, by torch."""
-    return torch.from_numpy(values).half().view(torch.uint16).numpy()
-
-
-def widened(bits: NDArray[np.uint16]) -> Floats:
-    return bits.view(np.float16).astype(np.float32)
-
-
 TWO: list[tuple[str, Callable[[Floats, Floats], Floats]]] = [
     ("plus", np.add),
     ("minus", np.subtract),
@@ -117,49 +108,18 @@ def test_eight_digits_are_those_of_bfloat16() -> None:
         assert np.isnan(no_numbers - digits).all()
 
 
-def test_numbers_are_halved_and_widened_as_torch_does() -> None:
-    values = np.concatenate([numbers_and_ties(11, 9), ODD])
-
-    @compiled
-    def run(values: Any, kept: Any, back: Any) -> None:
-        for at in range(0, values.size, LANES):
-            store(kept, at, load(values, at))
-            store(back, at, load(kept, at))
-
-    kept, back = np.empty(values.size, np.uint16), np.empty(values.size, np.float32)
-    run(values, kept, back)
-    np.testing.assert_array_equal(back, widened(halves(values)))
-
-
-def test_one_number_of_a_vector() -> None:
-    @compiled
-    def run(values: Any) -> tuple[float, float]:
-        vector = load(values, 0)
-        return vectors.first_of(vector), vectors.largest_of(vectors.size_of(vector))
-
-    values = np.array([3, -7, 2, np.nan, *range(12)], np.float32)
-    assert run(values) == (3, 11)
-    assert run(-values) == (-3, 11)
-
-
-@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "half"])
-def test_what_is_put_past_the_caches_is_there(narrow: bool) -> None:
+def test_what_is_put_past_the_caches_is_there() -> None:
     values = np.random.default_rng(1).normal(size=640).astype(np.float32)
 
     @compiled
-    def run(values: Any, out: Any, kept: Any) -> None:
+    def run(values: Any, out: Any) -> None:
         for at in range(0, values.size, 2 * LANES):
-            first, second = load(values, at), load(values, at + LANES)
-            put_by(out, at, first, second)
+            put_by(out, at, load(values, at), load(values, at + LANES))
             vectors.fetch(out, at + 100_000)
-            store(kept, at, vectors.as_kept(out, first))
-            store(kept, at + LANES, vectors.as_kept(out, second))
 
-    out: Any = no_pieces(640) if narrow else zeros(640)
-    kept = np.empty(640, np.float32)
-    run(values, out, kept)
-    np.testing.assert_array_equal(out, halves(values) if narrow else values)
-    np.testing.assert_array_equal(kept, widened(out) if narrow else values)
+    out = zeros(640)
+    run(values, out)
+    np.testing.assert_array_equal(out, values)
 
 
 def test_arrays_begin_with_a_line_of_the_cache() -> None:
