@@ -37,10 +37,10 @@ class OwnPasses(Protocol):
         """The same, added to ``total``."""
 
 
+_NARROW_WORTH_IT = WORTH_IT / 2
+"""The share WORTH_IT for one piece, of the library's time in float32: with bfloat16 it takes half of that."""
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
-_NARROW = WORTH_IT / 2
-"""The same, of one in float32, for convolutions of one piece: in bfloat16 a library is twice as fast."""
 _FAR = 2**16
 """Dilation times channels from which a library's kernel finds nothing of one offset in the cache any more."""
 
@@ -77,8 +77,13 @@ def _faster(
 
 
 def _of_rounded(weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Map:
-    rounded = _plain(weight.bfloat16(), None if bias is None else bias.bfloat16(), geometry)
-    return lambda value: rounded(value.bfloat16()).to(value.dtype)
+    rounded = _plain(weight.bfloat16(), None, geometry)
+
+    def run(value: Tensor) -> Tensor:
+        made = rounded(value.bfloat16()).to(value.dtype)
+        return made if bias is None else made.add_(bias.view(-1, 1, 1))
+
+    return run
 
 
 def _by_own_passes(
@@ -89,7 +94,7 @@ def _by_own_passes(
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
     if n_pieces == ONE:
-        return tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW * weight.numel())
+        return tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW_WORTH_IT * weight.numel())
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
     return made or winograd(weight, bias, padding, dilation)
@@ -122,12 +127,7 @@ def adjoint(weight: Tensor, geometry: Geometry, size: tuple[int, int], *, is_kep
     With stride 1 it is a convolution with flipped, transposed weights: processors' libraries are several
     times faster at those than at transposed convolutions.
     """
-    as_convolution = _adjoint_as_convolution(weight, geometry)
-    if as_convolution is None:
-        return _transposed(weight, geometry, size, ALL)
-    flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back, ALL) if is_kept else None
-    return _channels_last_of(_faster(own, flipped, None, back, ALL))
+    return ways_back(weight, geometry, size, is_kept=is_kept)[0]
 
 
 def adjoint_onto(
@@ -138,21 +138,17 @@ def adjoint_onto(
 
 
 def ways_back(
-    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL
+    weight: Tensor, geometry: Geometry, size: tuple[int, int], *, n_pieces: int = ALL, is_kept: bool = True
 ) -> tuple[Map, MapOnto | None]:
     """:func:`adjoint` and :func:`adjoint_onto`, which share what is worked out for them."""
     as_convolution = _adjoint_as_convolution(weight, geometry)
     if as_convolution is None:
         return _transposed(weight, geometry, size, n_pieces), None
     flipped, back = as_convolution
-    own = _by_own_passes(flipped, None, back, n_pieces)
-    alone = _channels_last_of(_faster(own, flipped, None, back, n_pieces))
-    return alone, _onto(own, flipped, back, size, n_pieces)
-
-
-def _channels_last_of(back: Map) -> Map:
-    """With one output the order of memory is anybody's, and what comes out is not channels-last."""
-    return lambda multiplier: channels_last(back(multiplier))
+    own = _by_own_passes(flipped, None, back, n_pieces) if is_kept else None
+    alone = _faster(own, flipped, None, back, n_pieces)
+    # with one output the order of memory is anybody's, and what comes out is not channels-last
+    return lambda multiplier: channels_last(alone(multiplier)), _onto(own, flipped, back, size, n_pieces)
 
 
 def _transposed(weight: Tensor, geometry: Geometry, size: tuple[int, int], n_pieces: int) -> Map:

@@ -35,8 +35,6 @@ from dlgenome.regions.windows import WindowPlan, plan_windows
 from dlgenome.writers.paths import KEPT_REGIONS, OutputPaths, check_space, estimate_bytes
 
 log = logging.getLogger(__name__)
-_OFF_BY_MAXIMA = {False: 4, True: 16}
-"""Per cent, on processors and on CUDA devices, which take fewer digits of values (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,12 @@ def _warn_of_rounding(
     config: RunConfig, targets: Sequence[Target], program: Program, devices: Sequence[torch.device]
 ) -> None:
     if config.precision in ("tf32", "bfloat16") and has_maxima(program):
+        off = 16 if devices[0].type == "cuda" else 4  # docs/performance.md, "Precision"
         log.warning(
             "--precision %s: where this model takes the maximum of near equals, rounding can choose another, "
             "and scores of some regions were off by up to %d %% of the largest; compare a few with float32.",
             config.precision,
-            _OFF_BY_MAXIMA[devices[0].type == "cuda"],
+            off,
         )
     if config.precision != "float64" and any(target.kind == "profile-bpnetlite" for target in targets):
         log.warning(

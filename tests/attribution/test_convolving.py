@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from dlgenome.attribution import convolving
 from dlgenome.attribution.convolving import Geometry, adjoint, convolution
+from dlgenome.attribution.tiles.kernels import ONE
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,15 @@ def test_a_far_convolution_to_one_place_leaves_its_bias_alone() -> None:
     run, before = convolution(weight, bias, geometry), bias.clone()
     assert torch.equal(run(value), run(value))
     assert torch.equal(bias, before)
+
+
+def test_with_one_piece_the_library_rounds_all_but_the_bias() -> None:
+    value, weight, bias = torch.randn(2, 6, 1, 50), torch.randn(9, 6, 1, 3), torch.randn(9) * 1e4
+    geometry = Geometry((1, 1), (0, 1), (1, 1), 1)
+    made = convolution(weight, bias, geometry, n_pieces=ONE)(value)
+    rounded = F.conv2d(value.bfloat16().double(), weight.bfloat16().double(), None, 1, (0, 1))
+    without = made.double() - bias.double().view(-1, 1, 1)
+    assert 1e-4 < (without - rounded).abs().max() / rounded.abs().max() < 2**-7
 
 
 @pytest.mark.parametrize(

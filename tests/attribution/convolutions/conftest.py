@@ -103,10 +103,21 @@ class ConvolutionCase:
         return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
+NAMED: dict[str, tuple[Any, ...]] = {
+    "odd": (5, 40, 7, 3, 1),
+    "one channel": (1, 12, 1, 3),
+    "one place": (6, 3, 5, 3, {"rows": 1}),
+    "no bias": (6, 4, 16, 3, 2, {"bias": False}),
+    "dilated": (16, 50, 16, 3, 8, 8),
+    "with a rest": (16, 67, 17, 3, 16, 16),
+}
+"""Cases for every way of computing them."""
+
+
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> ConvolutionCase:
-    """Of its numbers in their order; the last may be a dictionary of others."""
-    numbers = list(request.param)
+    """A named one, or of its numbers in their order; the last may be a dictionary of others."""
+    numbers = list(NAMED[request.param] if isinstance(request.param, str) else request.param)
     others = numbers.pop() if isinstance(numbers[-1], dict) else {}
     return ConvolutionCase(*numbers, **others)
 

@@ -19,13 +19,8 @@ pytestmark = pytest.mark.usefixtures("with_tiles")
 WORTH_IT = (64, 64, 3)
 """Outputs, inputs and width of a convolution that is faster so."""
 FAR = (64, 700, 64, 3, 64, 64)
-CASES: list[tuple[Any, ...]] = [
-    (5, 40, 7, 3, 1),
-    (1, 12, 1, 3),
-    (6, 3, 5, 3, {"rows": 1}),
-    (6, 4, 16, 3, 2, {"bias": False}),
-    (16, 50, 16, 3, 8, 8),
-    (16, 67, 17, 3, 16, 16),
+CASES: list[Any] = [
+    *("odd", "one channel", "one place", "no bias", "dilated", "with a rest"),
     (32, 9, 32, 3, 12, 12),
     (33, 30, 64, 1),
     FAR,
