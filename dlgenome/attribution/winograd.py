@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.kernels import rows_apart, rows_of
+from dlgenome.attribution.vectors.instructions import PLACES
+from dlgenome.attribution.vectors.matrices import products_with
+from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TILES = 200
@@ -32,8 +35,6 @@ _COMBINING = 50
 """Multiplications that take as long as one number of the combinations before or after the products."""
 WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
-_LANES = 16
-"""Outputs that the processor computes at once; products of other widths are slower."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class Winograd:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
         self._scheme = _scheme_for(self._width)
-        self._weights = _combined_weights(weight, self._scheme)
+        self._columns = self._outputs + -self._outputs % LANES
+        self._products = [products_with(points) for points in _combined_weights(weight, self._scheme)]
         self._beyond = self._scheme.n_beyond(self._width, dilation)
         filled = torch.zeros(self._outputs) if bias is None else bias
         self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
@@ -154,7 +156,7 @@ class Winograd:
         everywhere, apart = rows_apart(made)
         room, lots = self._lots(len(rows), made.shape[2])
         combined = value.new_empty(self._scheme.n_points, room + self._beyond, self._channels)
-        products = value.new_empty(self._scheme.n_points, room, self._weights[0].shape[2])
+        products = value.new_empty(self._scheme.n_points, room, self._columns)
         inputs, outputs = combined.view(-1).numpy(), products.view(-1).numpy()
         spare = np.empty(max(PIECE, self._outputs), np.float32)
         seen = np.empty(self._scheme.n_points * max(PIECE, self._channels), np.float32)
@@ -177,24 +179,20 @@ class Winograd:
         n_tiles, beyond = self._scheme.n_tiles(size, self._dilation), self._beyond
         moves = beyond, self._dilation, self._scheme.n_outputs
         if n_tiles > _TILES:
-            room = -(-n_tiles // -(-n_tiles // _TILES))
+            room = _whole_blocks(-(-n_tiles // -(-n_tiles // _TILES)))
             parts = [(first, min(n_tiles, first + room)) for first in range(0, n_tiles, room)]
             return room, [Lot(row, row + 1, *part, *moves) for row in range(n_rows) for part in parts]
         most = min(n_rows, max(1, _TILES // (n_tiles + beyond)))
         at_once = min(range(most, most // 2, -1), key=lambda rows: -n_rows % rows)
         lots = [Lot(t, min(n_rows, t + at_once), 0, n_tiles, *moves) for t in range(0, n_rows, at_once)]
-        return at_once * (n_tiles + beyond) - beyond, lots
+        return _whole_blocks(at_once * (n_tiles + beyond) - beyond), lots
 
-    def _multiply(self, combined: Tensor, products: Tensor) -> None:
+    def _multiply(self, combined: Tensor, made: Tensor) -> None:
         """Of all the room there is, used or not: another number of rows may be summed in another order."""
-        room = products.shape[1]
-        for number, weights in enumerate(self._weights):
+        room = made.shape[1]
+        for number, products in enumerate(self._products):
             first = number * self._dilation
-            inputs, sums = combined[: len(weights), first : first + room], products[: len(weights)]
-            if number == 0:
-                torch.bmm(inputs, weights, out=sums)
-            else:
-                sums.baddbmm_(inputs, weights)
+            products(combined[:, first : first + room], made, onto=number > 0)
 
     def _size(self, value: Tensor) -> int:
         return value.shape[3] + 2 * self._padding - self._dilation * (self._width - 1)
@@ -219,6 +217,11 @@ def cost_of_place(weight: Tensor) -> float:
     return scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
 
 
+def _whole_blocks(tiles: int) -> int:
+    """So many at least, in groups that are multiplied at once."""
+    return tiles + -tiles % PLACES
+
+
 def _scheme_for(width: int) -> _Scheme:
     return _TWO_OUTPUTS if width == _TWO_OUTPUTS.n_weights else _FOUR_OUTPUTS
 
@@ -230,7 +233,7 @@ def _combined_weights(weight: Tensor, scheme: _Scheme) -> list[Tensor]:
     """
     outputs, _, _, width = weight.shape
     taps = weight[:, :, 0].permute(2, 1, 0).double()
-    taps = F.pad(taps, (0, -outputs % _LANES, 0, 0, 0, -width % scheme.n_weights))
+    taps = F.pad(taps, (0, -outputs % LANES, 0, 0, 0, -width % scheme.n_weights))
     groups = []
     for start in range(0, width, scheme.n_weights):
         group, factors = taps[start : start + scheme.n_weights], torch.from_numpy(scheme.of_weights)

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from dlgenome.attribution.tiles.vectors import call, in_llvm, place_in
+from dlgenome.attribution.vectors.numbers import call, in_llvm, place_in
 
 SIDE = 32
 """Places, channels and outputs that one product takes; two registers side by side."""

@@ -19,10 +19,18 @@ from dlgenome.attribution.tiles.instructions import (
     configure,
     read_configuration,
 )
-from dlgenome.attribution.tiles.vectors import LANES, in_eight_digits, load, minus, plus, put_short, store
+from dlgenome.attribution.vectors.numbers import (
+    LANES,
+    Numbers,
+    in_eight_digits,
+    load,
+    minus,
+    plus,
+    put_short,
+    store,
+)
 from dlgenome.compiled import compiled
 
-Numbers = NDArray[np.float32]
 Pieces = NDArray[np.uint16]
 _AT_ONCE = 512
 """Places whose sums stay in the second-level cache while all weights pass by."""

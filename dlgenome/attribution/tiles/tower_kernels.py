@@ -30,8 +30,8 @@ from dlgenome.attribution.tiles.kernels import (
     take_apart,
     zeros,
 )
-from dlgenome.attribution.tiles.secants import AHEAD, relu_slopes, times_slopes
-from dlgenome.attribution.tiles.vectors import (
+from dlgenome.attribution.vectors.secants import AHEAD, relu_slopes, times_slopes
+from dlgenome.attribution.vectors.numbers import (
     LANES,
     all_of,
     at_least,

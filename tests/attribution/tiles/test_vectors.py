@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dlgenome.attribution.tiles import vectors
 from dlgenome.attribution.tiles.kernels import no_pieces, zeros
-from dlgenome.attribution.tiles.secants import relu_slopes
-from dlgenome.attribution.tiles.vectors import LANES, load, put_by, store
+from dlgenome.attribution.vectors.secants import relu_slopes
+from dlgenome.attribution.vectors.numbers import LANES, load, put_by, store
 from dlgenome.compiled import compiled
 
 pytestmark = pytest.mark.usefixtures("with_tiles")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dlgenome.attribution.tiles.kernels import Numbers
-from dlgenome.attribution.tiles.vectors import (
+from dlgenome.attribution.vectors.numbers import (
     LANES,
+    Numbers,
     about_one_over,
     all_of,
     at_least,

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+from numpy.typing import NDArray
 
 in_llvm: Callable[[Callable[..., Any]], Any] = intrinsic
 """Makes a function for compiled ones of one that writes it in LLVM's language."""
+Numbers = NDArray[np.float32]
 LANES = 16
 """Numbers in a vector."""
 _INT = ir.IntType(32)
 _BYTES = ir.IntType(8).as_pointer()
 _WORDS = ir.VectorType(_INT, LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]
@@ -37,7 +40,7 @@ class _BFloat(ir.Type):  # type: ignore[misc]
         return hash(_BFloat)
 
 
-_BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
+BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
 
 
 class _VectorType(types.Type):
@@ -51,7 +54,7 @@ _VECTOR = _VectorType()
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
+        super().__init__(manager, kind, FLOATS)  # type: ignore[no-untyped-call]
 
 
 def call(builder: Any, name: str, made: Any, *arguments: Any) -> Any:
@@ -71,7 +74,7 @@ def load(typing: Any, array: Any, place: Any) -> Any:
     """The sixteen numbers of an array from a place on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _loaded(builder, place_in(context, builder, signature.args[0], *arguments))
+        return vector_at(builder, place_in(context, builder, signature.args[0], *arguments))
 
     return _VECTOR(array, place), generate
 
@@ -82,7 +85,7 @@ def store(typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        _put(builder, pointer, arguments[2])
+        put_vector(builder, pointer, arguments[2])
         return context.get_dummy_value()
 
     return types.void(array, place, vector), generate
@@ -98,7 +101,7 @@ def in_eight_digits(typing: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], _WORDS)
         up = builder.add(bits, ir.Constant(_WORDS, [1 << 15] * LANES))
-        return builder.bitcast(builder.and_(up, ir.Constant(_WORDS, [0xFFFF0000] * LANES)), _FLOATS)
+        return builder.bitcast(builder.and_(up, ir.Constant(_WORDS, [0xFFFF0000] * LANES)), FLOATS)
 
     return _VECTOR(vector), generate
 
@@ -110,8 +113,8 @@ def put_short(typing: Any, array: Any, place: Any, first: Any, second: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
         _, _, low, high = arguments
-        made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", _BFLOATS, high, low)
-        _put(builder, pointer, builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES)))
+        made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", BFLOATS, high, low)
+        put_vector(builder, pointer, builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES)))
         return context.get_dummy_value()
 
     return types.void(array, place, first, second), generate
@@ -130,7 +133,7 @@ def put_by(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
         for number, vector in enumerate(arguments[2:]):
             part = builder.gep(pointer, [ir.Constant(arguments[1].type, number * LANES)])
-            _put(builder, part, vector, past=True)
+            put_vector(builder, part, vector, past=True)
         return context.get_dummy_value()
 
     return types.void(array, place, first, second), generate
@@ -154,9 +157,7 @@ def all_of(typing: Any, number: Any) -> Any:
     """A vector of one number sixteen times."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        nothing = ir.Constant(_FLOATS, ir.Undefined)
-        once = builder.insert_element(nothing, arguments[0], ir.Constant(_INT, 0))
-        return builder.shuffle_vector(once, nothing, ir.Constant(_WORDS, [0] * LANES))
+        return same_everywhere(builder, arguments[0])
 
     return _VECTOR(number), generate
 
@@ -188,7 +189,7 @@ def size_of(typing: Any, vector: Any) -> Any:
     """The numbers without their signs."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, *arguments)
+        return call(builder, f"llvm.fabs.v{LANES}f32", FLOATS, *arguments)
 
     return _VECTOR(vector), generate
 
@@ -198,8 +199,8 @@ def about_one_over(typing: Any, vector: Any) -> Any:
     """Reciprocals to 14 binary digits (AVX-512)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        nothing, everywhere = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(LANES), -1)
-        return call(builder, "llvm.x86.avx512.rcp14.ps.512", _FLOATS, arguments[0], nothing, everywhere)
+        nothing, everywhere = ir.Constant(FLOATS, ir.Undefined), ir.Constant(ir.IntType(LANES), -1)
+        return call(builder, "llvm.x86.avx512.rcp14.ps.512", FLOATS, arguments[0], nothing, everywhere)
 
     return _VECTOR(vector), generate
 
@@ -209,7 +210,7 @@ def times_plus(typing: Any, first: Any, second: Any, added: Any) -> Any:
     """The product of two, and a third added to it, rounded once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, *arguments)
+        return call(builder, f"llvm.fma.v{LANES}f32", FLOATS, *arguments)
 
     return _VECTOR(first, second, added), generate
 
@@ -224,13 +225,22 @@ def negative(typing: Any, vector: Any) -> Any:
     return _VECTOR(vector), generate
 
 
-def _loaded(builder: Any, pointer: Any) -> Any:
-    number = builder.load(builder.bitcast(pointer, _FLOATS.as_pointer()))
+def same_everywhere(builder: Any, number: Any) -> Any:
+    """A vector of one number, for intrinsics."""
+    nothing = ir.Constant(FLOATS, ir.Undefined)
+    once = builder.insert_element(nothing, number, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(once, nothing, ir.Constant(_WORDS, [0] * LANES))
+
+
+def vector_at(builder: Any, pointer: Any) -> Any:
+    """The numbers from a place on, for intrinsics."""
+    number = builder.load(builder.bitcast(pointer, FLOATS.as_pointer()))
     number.align = 4
     return number
 
 
-def _put(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None:
+def put_vector(builder: Any, pointer: Any, number: Any, *, past: bool = False) -> None:
+    """Put them there, perhaps past the caches, for intrinsics."""
     stored = builder.store(number, builder.bitcast(pointer, number.type.as_pointer()))
     stored.align = 64 if past else 2
     if past:

@@ -1,0 +1,5 @@
+"""Products of matrices, and ReLU's secants, by the processor's vectors of sixteen numbers (AVX-512).
+
+Libraries choose among their instructions by who made the processor, and some give those of one maker half of
+what it can do. What is here asks for the instructions alone.
+"""

@@ -1,0 +1,130 @@
+"""Sums of products that stay in the processor's registers while they grow, for compiled functions.
+
+Of 32 registers, 24 hold sums: six places by four vectors of outputs. Each number of a value is multiplied
+with four vectors of weights, each vector of weights with six numbers, so that the processor multiplies twice
+in every cycle and reads not even once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from dlgenome.attribution.vectors.numbers import (
+    BFLOATS,
+    FLOATS,
+    LANES,
+    call,
+    in_llvm,
+    place_in,
+    put_vector,
+    same_everywhere,
+    vector_at,
+)
+
+PLACES = 6
+"""That are summed up at once."""
+PANEL = 4
+"""Vectors of outputs, at most."""
+_WHOLE = ir.IntType(64)
+
+
+def block_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
+    """The function that makes sums of products at six places, of some vectors of outputs.
+
+    Narrow ones are of bfloat16 numbers, two channels in the place of one float32 number (AVX-512 BF16).
+    """
+
+    @in_llvm
+    def block(
+        typing: Any, values: Any, value: Any, apart: Any, channels: Any, weights: Any, weight: Any,
+        sums: Any, place: Any, sums_apart: Any, onto: Any,
+    ) -> Any:  # fmt: skip
+        """Put the sums over channels, or pairs of them, at ``place``, or add them to what is there.
+
+        Six places of values begin at ``value``, each ``apart`` numbers from the next, those of sums
+        ``sums_apart``; weights are (channels, outputs) from ``weight`` on.
+        """
+        signature = types.void(
+            values, value, apart, channels, weights, weight, sums, place, sums_apart, onto
+        )
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            values, value, apart, channels, weights, weight, sums, place, sums_apart, onto = arguments
+            kinds = signature.args
+            pointers = (
+                place_in(context, builder, kinds[0], values, value),
+                place_in(context, builder, kinds[4], weights, weight),
+                place_in(context, builder, kinds[6], sums, place),
+            )
+            _Block(builder, n_vectors, narrow).write(*pointers, apart, channels, sums_apart, onto)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return block
+
+
+class _Block:
+    """Writes the instructions of one block."""
+
+    def __init__(self, builder: Any, n_vectors: int, narrow: bool) -> None:
+        self._builder, self._n_vectors, self._narrow = builder, n_vectors, narrow
+        self._sums = [[_variable(builder) for _ in range(n_vectors)] for _ in range(PLACES)]
+
+    def write(
+        self, values: Any, weights: Any, sums: Any, apart: Any, channels: Any, sums_apart: Any, onto: Any
+    ) -> None:
+        builder, there = self._builder, self._places(sums, sums_apart)
+        with builder.if_else(onto) as (added, fresh):
+            with added:
+                for row, pointers in zip(self._sums, there, strict=True):
+                    for total, pointer in zip(row, pointers, strict=True):
+                        builder.store(vector_at(builder, pointer), total)
+            with fresh:
+                for row in self._sums:
+                    for total in row:
+                        builder.store(ir.Constant(FLOATS, [0.0] * LANES), total)
+        rows = [builder.gep(values, [builder.mul(apart, _whole(place))]) for place in range(PLACES)]
+        with cgutils.for_range(builder, channels, intp=_WHOLE) as loop:
+            self._add_products(rows, weights, loop.index)
+        for row, pointers in zip(self._sums, there, strict=True):
+            for total, pointer in zip(row, pointers, strict=True):
+                put_vector(builder, pointer, builder.load(total))
+
+    def _places(self, sums: Any, apart: Any) -> list[list[Any]]:
+        builder = self._builder
+        rows = [builder.gep(sums, [builder.mul(apart, _whole(place))]) for place in range(PLACES)]
+        return [
+            [builder.gep(row, [_whole(number * LANES)]) for number in range(self._n_vectors)] for row in rows
+        ]
+
+    def _add_products(self, rows: list[Any], weights: Any, channel: Any) -> None:
+        builder = self._builder
+        used = builder.gep(weights, [builder.mul(channel, _whole(self._n_vectors * LANES))])
+        vectors = [
+            vector_at(builder, builder.gep(used, [_whole(number * LANES)]))
+            for number in range(self._n_vectors)
+        ]
+        for row, totals in zip(rows, self._sums, strict=True):
+            seen = same_everywhere(builder, builder.load(builder.gep(row, [channel])))
+            for vector, total in zip(vectors, totals, strict=True):
+                builder.store(self._product(seen, vector, builder.load(total)), total)
+
+    def _product(self, first: Any, second: Any, added: Any) -> Any:
+        if not self._narrow:
+            return call(self._builder, f"llvm.fma.v{LANES}f32", FLOATS, first, second, added)
+        pairs = [self._builder.bitcast(vector, BFLOATS) for vector in (first, second)]
+        return call(self._builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, added, *pairs)
+
+
+def _variable(builder: Any) -> Any:
+    """Room for a vector, which the compiler makes a register of."""
+    return cgutils.alloca_once(builder, FLOATS)  # type: ignore[no-untyped-call]
+
+
+def _whole(number: int) -> Any:
+    return ir.Constant(_WHOLE, number)

@@ -1,0 +1,73 @@
+"""Several products of matrices at once, by the processor's vectors or by the library."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dlgenome.attribution.kernels import as_array, in_threads
+from dlgenome.attribution.vectors.instructions import PANEL, PLACES
+from dlgenome.attribution.vectors.numbers import LANES
+from dlgenome.attribution.vectors.processor import has_vectors
+from dlgenome.attribution.vectors.products import multiply_all
+
+
+class Products(Protocol):
+    """Products with known weights, (matrices, channels, outputs)."""
+
+    def __call__(self, values: Tensor, sums: Tensor, *, onto: bool) -> None:
+        """Put the products of values (matrices, places, channels) into sums, or add them there.
+
+        Sums are (matrices, places, outputs). There are whole groups of ``PLACES`` places. Of more matrices
+        of values than there are of weights the first are taken.
+        """
+
+
+def products_with(weights: Tensor) -> Products:
+    """The products with weights (matrices, channels, outputs), outputs whole vectors, the faster way."""
+    return _ByVectors(weights) if has_vectors() else _ByLibrary(weights)
+
+
+class _ByVectors:
+    def __init__(self, weights: Tensor) -> None:
+        self._count, self._channels, self._outputs = weights.shape
+        self._weights = as_array(in_panels(weights).flatten())
+
+    def __call__(self, values: Tensor, sums: Tensor, *, onto: bool) -> None:
+        assert values.shape[1] % PLACES == 0 and values.stride(1) == self._channels
+        assert sums.shape[1] == values.shape[1] and sums.stride(1) == self._outputs
+        seen, made = _flat(values), _flat(sums)
+
+        def work(first: int, last: int) -> None:
+            multiply_all(
+                seen, values.stride(0), values.shape[1], self._channels, self._weights, self._outputs,
+                made, sums.stride(0), first, last, onto,
+            )  # fmt: skip
+
+        in_threads(work, self._count)
+
+
+class _ByLibrary:
+    def __init__(self, weights: Tensor) -> None:
+        self._weights = weights
+
+    def __call__(self, values: Tensor, sums: Tensor, *, onto: bool) -> None:
+        seen, made = values[: len(self._weights)], sums[: len(self._weights)]
+        if onto:
+            made.baddbmm_(seen, self._weights)
+        else:
+            torch.bmm(seen, self._weights, out=made)
+
+
+def in_panels(weights: Tensor) -> Tensor:
+    """Weights (matrices, channels, outputs) as (matrices, panels of outputs, channels, outputs of one)."""
+    panels = torch.split(weights, PANEL * LANES, dim=2)
+    return torch.cat([panel.flatten(1) for panel in panels], dim=1).contiguous()
+
+
+def _flat(value: Tensor) -> Any:
+    """The memory of a value, from its first number on to its last."""
+    steps = zip(value.shape, value.stride(), strict=True)
+    return as_array(value.as_strided((1 + sum((size - 1) * stride for size, stride in steps),), (1,)))
