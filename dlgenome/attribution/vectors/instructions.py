@@ -32,75 +32,77 @@ PANEL = 4
 _WHOLE = ir.IntType(64)
 
 
-def block_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
-    """The function that makes sums of products at six places, of some vectors of outputs.
+def panel_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
+    """The function that makes sums of products at places, of some vectors of outputs.
 
     Narrow ones are of bfloat16 numbers, two channels in the place of one float32 number (AVX-512 BF16).
     """
 
     @in_llvm
-    def block(
-        typing: Any, values: Any, value: Any, apart: Any, channels: Any, weights: Any, weight: Any,
-        sums: Any, place: Any, sums_apart: Any, onto: Any,
+    def panel(
+        typing: Any, values: Any, value: Any, apart: Any, n_places: Any, channels: Any, weights: Any,
+        weight: Any, sums: Any, place: Any, sums_apart: Any, onto: Any,
     ) -> Any:  # fmt: skip
         """Put the sums over channels, or pairs of them, at ``place``, or add them to what is there.
 
-        Six places of values begin at ``value``, each ``apart`` numbers from the next, those of sums
-        ``sums_apart``; weights are (channels, outputs) from ``weight`` on.
+        Values of places begin at ``value``, each ``apart`` numbers from the next, those of sums
+        ``sums_apart``; weights are (channels, outputs) from ``weight`` on. Six places at a time, so up to
+        five more than asked for. What is there is added last: so many numbers one by one would round more
+        than these and those apart.
         """
         signature = types.void(
-            values, value, apart, channels, weights, weight, sums, place, sums_apart, onto
+            values, value, apart, n_places, channels, weights, weight, sums, place, sums_apart, onto
         )
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            values, value, apart, channels, weights, weight, sums, place, sums_apart, onto = arguments
+            values, value, apart, n_places, channels, weights, weight = arguments[:7]
+            sums, place, sums_apart, onto = arguments[7:]
             kinds = signature.args
-            pointers = (
-                place_in(context, builder, kinds[0], values, value),
-                place_in(context, builder, kinds[4], weights, weight),
-                place_in(context, builder, kinds[6], sums, place),
-            )
-            _Block(builder, n_vectors, narrow).write(*pointers, apart, channels, sums_apart, onto)
+            seen = place_in(context, builder, kinds[0], values, value)
+            used = place_in(context, builder, kinds[5], weights, weight)
+            made = place_in(context, builder, kinds[7], sums, place)
+            block = _Block(builder, n_vectors, narrow)
+            steps = _whole(0), n_places, _whole(PLACES)
+            with cgutils.for_range_slice(builder, *steps, intp=_WHOLE) as (at, _):
+                rows = builder.gep(seen, [builder.mul(at, apart)])
+                there = builder.gep(made, [builder.mul(at, sums_apart)])
+                block.write(rows, used, there, apart, channels, sums_apart, onto)
             return context.get_dummy_value()
 
         return signature, generate
 
-    return block
+    return panel
 
 
 class _Block:
-    """Writes the instructions of one block."""
+    """Writes the instructions for six places."""
 
     def __init__(self, builder: Any, n_vectors: int, narrow: bool) -> None:
         self._builder, self._n_vectors, self._narrow = builder, n_vectors, narrow
-        self._sums = [[_variable(builder) for _ in range(n_vectors)] for _ in range(PLACES)]
+        self._sums = [_variable(builder) for _ in range(PLACES * n_vectors)]
 
     def write(
         self, values: Any, weights: Any, sums: Any, apart: Any, channels: Any, sums_apart: Any, onto: Any
     ) -> None:
-        builder, there = self._builder, self._places(sums, sums_apart)
-        with builder.if_else(onto) as (added, fresh):
-            with added:
-                for row, pointers in zip(self._sums, there, strict=True):
-                    for total, pointer in zip(row, pointers, strict=True):
-                        builder.store(vector_at(builder, pointer), total)
-            with fresh:
-                for row in self._sums:
-                    for total in row:
-                        builder.store(ir.Constant(FLOATS, [0.0] * LANES), total)
+        builder = self._builder
+        for total in self._sums:
+            builder.store(ir.Constant(FLOATS, [0.0] * LANES), total)
         rows = [builder.gep(values, [builder.mul(apart, _whole(place))]) for place in range(PLACES)]
         with cgutils.for_range(builder, channels, intp=_WHOLE) as loop:
             self._add_products(rows, weights, loop.index)
-        for row, pointers in zip(self._sums, there, strict=True):
-            for total, pointer in zip(row, pointers, strict=True):
-                put_vector(builder, pointer, builder.load(total))
+        pointers = self._places(sums, sums_apart)
+        with builder.if_then(onto):
+            for total, pointer in zip(self._sums, pointers, strict=True):
+                builder.store(builder.fadd(builder.load(total), vector_at(builder, pointer)), total)
+        for total, pointer in zip(self._sums, pointers, strict=True):
+            put_vector(builder, pointer, builder.load(total))
 
-    def _places(self, sums: Any, apart: Any) -> list[list[Any]]:
+    def _places(self, sums: Any, apart: Any) -> list[Any]:
+        """Where the sums belong."""
         builder = self._builder
         rows = [builder.gep(sums, [builder.mul(apart, _whole(place))]) for place in range(PLACES)]
-        return [
-            [builder.gep(row, [_whole(number * LANES)]) for number in range(self._n_vectors)] for row in rows
-        ]
+        vectors = range(self._n_vectors)
+        return [builder.gep(row, [_whole(number * LANES)]) for row in rows for number in vectors]
 
     def _add_products(self, rows: list[Any], weights: Any, channel: Any) -> None:
         builder = self._builder
@@ -109,9 +111,10 @@ class _Block:
             vector_at(builder, builder.gep(used, [_whole(number * LANES)]))
             for number in range(self._n_vectors)
         ]
-        for row, totals in zip(rows, self._sums, strict=True):
+        for place, row in enumerate(rows):
             seen = same_everywhere(builder, builder.load(builder.gep(row, [channel])))
-            for vector, total in zip(vectors, totals, strict=True):
+            for number, vector in enumerate(vectors):
+                total = self._sums[place * self._n_vectors + number]
                 builder.store(self._product(seen, vector, builder.load(total)), total)
 
     def _product(self, first: Any, second: Any, added: Any) -> Any:

@@ -6,12 +6,14 @@ pass by in the order of memory.
 
 from __future__ import annotations
 
-from dlgenome.attribution.vectors.instructions import PANEL, PLACES, block_of_sums
+from dlgenome.attribution.vectors.instructions import PANEL, panel_of_sums
 from dlgenome.attribution.vectors.numbers import LANES, Numbers
 from dlgenome.compiled import compiled
 
-_panel_of_four, _panel_of_three = block_of_sums(PANEL), block_of_sums(3)
-_panel_of_two, _panel_of_one = block_of_sums(2), block_of_sums(1)
+_four, _three, _two, _one = (panel_of_sums(vectors) for vectors in (PANEL, 3, 2, 1))
+_AT_ONCE = 64
+"""Channels whose weights stay in the first-level cache while all places pass by, and that are summed up one
+by one."""
 
 
 @compiled
@@ -26,16 +28,27 @@ def multiply(
     """
     for first in range(0, outputs, PANEL * LANES):
         n_vectors, at = min(PANEL, (outputs - first) // LANES), weight + first * channels
-        for number in range(0, n_places, PLACES):
-            seen, made = value + number * apart, place + number * outputs + first
-            if n_vectors == PANEL:
-                _panel_of_four(values, seen, apart, channels, weights, at, sums, made, outputs, onto)
-            elif n_vectors == 3:
-                _panel_of_three(values, seen, apart, channels, weights, at, sums, made, outputs, onto)
-            elif n_vectors == 2:
-                _panel_of_two(values, seen, apart, channels, weights, at, sums, made, outputs, onto)
-            else:
-                _panel_of_one(values, seen, apart, channels, weights, at, sums, made, outputs, onto)
+        for channel in range(0, channels, _AT_ONCE):
+            some, used = min(_AT_ONCE, channels - channel), at + channel * n_vectors * LANES
+            _add_panel(
+                n_vectors, values, value + channel, apart, n_places, some, weights, used, sums,
+                place + first, outputs, onto or channel > 0,
+            )  # fmt: skip
+
+
+@compiled
+def _add_panel(
+    n_vectors: int, values: Numbers, value: int, apart: int, n_places: int, channels: int, weights: Numbers,
+    weight: int, sums: Numbers, place: int, outputs: int, onto: bool,
+) -> None:  # fmt: skip
+    if n_vectors == PANEL:
+        _four(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+    elif n_vectors == 3:
+        _three(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+    elif n_vectors == 2:
+        _two(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+    else:
+        _one(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
 
 
 @compiled
