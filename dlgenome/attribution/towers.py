@@ -23,9 +23,12 @@ from dlgenome.attribution.rules.cropped import CroppedResidualRelu, Place, Sprea
 from dlgenome.attribution.rules.elementwise import Relu
 from dlgenome.attribution.rules.linear import Slice
 from dlgenome.attribution.rules.residual import ResidualRelu
-from dlgenome.attribution.rules.tower import Layer, Tower
+from dlgenome.attribution.rules.tower import Tower
 from dlgenome.attribution.tiles.instructions import SIDE
 from dlgenome.attribution.tiles.processor import has_tiles
+from dlgenome.attribution.vectors.layers import Layer
+from dlgenome.attribution.vectors.processor import has_vectors
+from dlgenome.attribution.vectors.tower import TAPS
 
 _CACHE = 1 << 21
 """Bytes of one row of values; beyond, layers one by one are as fast."""
@@ -70,8 +73,8 @@ class _Found:
 
 
 def with_towers(program: Program) -> Program:
-    """The program with towers of two layers or more as one operation each, where the processor has tiles."""
-    if not has_tiles():
+    """The program with towers of two layers or more as one operation each, where the processor can."""
+    if not has_tiles() and not has_vectors():
         return program
     towers = {tower[-1].call.name: tower for tower in _towers(program) if len(tower) > 1}
     spread, relus = _spread_alone(program, towers), _relus_alone(program, towers)
@@ -211,6 +214,7 @@ def _moves(call: Call, program: Program) -> tuple[int, int, int] | None:
         return None
     outputs, channels, taps = program.parameters[weight.name].shape
     known = isinstance(padding, int) and isinstance(dilation, int) and outputs == channels
+    known = known and (taps == TAPS or has_tiles())
     return (padding, dilation, taps) if known and 0 <= padding <= dilation * (taps - 1) else None
 
 

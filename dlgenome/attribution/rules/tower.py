@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,12 @@ from torch import Tensor
 from dlgenome.attribution.kernels import as_array, in_threads
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Rule
 from dlgenome.attribution.rules.convolution import pieces_of
-from dlgenome.attribution.tiles.convolution import packed_weights
-from dlgenome.attribution.tiles.instructions import SIDE
-from dlgenome.attribution.tiles.tower_kernels import Layers, backward_rows, forward_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """``h[start:] + max(c, 0)`` for c the convolution of h, of stride 1; both have ``width`` positions."""
-
-    width: int
-    start: int
-    padding: int
-    dilation: int
-    taps: int
+from dlgenome.attribution.tiles.kernels import ONE
+from dlgenome.attribution.tiles.processor import has_tiles
+from dlgenome.attribution.tiles.tower import TiledTower
+from dlgenome.attribution.vectors.layers import Layer
+from dlgenome.attribution.vectors.processor import has_narrow_vectors
+from dlgenome.attribution.vectors.tower import VectorTower
 
 
 class Tower(Rule):
@@ -66,27 +56,7 @@ class BoundTower(Tower):
     def __init__(self, rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         super().__init__(rule.layers, narrow=rule.narrow, of_relu=rule.of_relu)
         self._channels = len(weights[0])
-        there, back = pieces_of(weights[0], narrow=rule.narrow)
-        added = [torch.zeros(self._channels) if bias is None else bias for bias in biases]
-        self._bias = torch.cat(added).numpy()
-        self._layers_there, self._weights_there = self._laid_out(weights, there)
-        turned = [weight.flip(2).transpose(0, 1) for weight in weights]
-        self._layers_back, self._weights_back = self._laid_out(turned, back)
-
-    def _laid_out(self, weights: Sequence[Tensor], n_pieces: int) -> tuple[Layers, Any]:
-        """The layers on one way, and all their weights."""
-        packed = [packed_weights(weight, n_pieces, -(-self._channels // SIDE)) for weight in weights]
-        layers = Layers(
-            n_pieces=n_pieces,
-            width=np.array([layer.width for layer in self.layers]),
-            start=np.array([layer.start for layer in self.layers]),
-            padding=np.array([layer.padding for layer in self.layers]),
-            dilation=np.array([layer.dilation for layer in self.layers]),
-            taps=np.array([layer.taps for layer in self.layers]),
-            weight=_begins([len(part) for part in packed]),
-            record=_begins([layer.width * self._channels for layer in self.layers]),
-        )
-        return layers, as_array(torch.cat(packed))
+        self._passes = _passes(rule, weights, biases)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The last value (rows, channels, positions), channels-last in memory, and the record of each row."""
@@ -97,10 +67,8 @@ class BoundTower(Tower):
         values, records, out = as_array(rows), as_array(record), as_array(made.flatten(1))
 
         def work(first: int, last: int) -> None:
-            forward_rows(
-                values[first:last], self.of_relu, self._layers_there, self._channels, self._weights_there,
-                self._bias, records[first:last], out[first:last],
-            )  # fmt: skip
+            part = slice(first, last)
+            self._passes.forward(values[part], self.of_relu, records[part], out[part])
 
         in_threads(work, len(rows))
         return made.transpose(1, 2), record
@@ -119,10 +87,9 @@ class BoundTower(Tower):
 
         def work(first: int, last: int) -> None:
             for sequence, pairs in saved.step.pairs_of_sequences(first, last):
-                backward_rows(
-                    own[sequence], others[pairs], multipliers[pairs], at, self._layers_back, self._channels,
-                    self._weights_back, x[sequence], r[pairs], out[pairs],
-                )  # fmt: skip
+                self._passes.backward(
+                    own[sequence], others[pairs], multipliers[pairs], at, x[sequence], r[pairs], out[pairs]
+                )
 
         in_threads(work, len(rows))
         return [made.transpose(1, 2)]
@@ -134,10 +101,17 @@ class BoundTower(Tower):
         return as_array(_rows(kept[1]))
 
 
+def _passes(
+    rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> TiledTower | VectorTower:
+    """The passes over rows that the processor has registers for."""
+    channels, (there, back) = len(weights[0]), pieces_of(weights[0], narrow=rule.narrow)
+    bias = torch.cat([torch.zeros(channels) if bias is None else bias for bias in biases])
+    if has_tiles():
+        return TiledTower(rule.layers, weights, bias, (there, back))
+    return VectorTower(rule.layers, weights, bias, narrow_back=back == ONE and has_narrow_vectors())
+
+
 def _rows(value: Tensor) -> Tensor:
     """(rows, positions * channels) of (rows, channels, positions), copied unless it is channels-last."""
     return value.transpose(1, 2).contiguous().flatten(1)
-
-
-def _begins(sizes: Sequence[int]) -> Any:
-    return np.array([0, *accumulate(sizes[:-1])])

@@ -28,14 +28,13 @@ from dlgenome.attribution.vectors.numbers import (
     plus,
     put_short,
     store,
+    zeros,
 )
 from dlgenome.compiled import compiled
 
 Pieces = NDArray[np.uint16]
 _AT_ONCE = 512
 """Places whose sums stay in the second-level cache while all weights pass by."""
-_LINE = 64
-"""Bytes."""
 ONE, TWO, ALL = 1, 2, 3
 """Pieces that stand for a number: bfloat16 itself, with sixteen binary digits, and all of a float32."""
 
@@ -63,15 +62,6 @@ class Shape(NamedTuple):
     n_pieces: int
     at_once: int
     """Groups of 32 channels whose weights are used at many places before the next ones."""
-
-
-@compiled
-def zeros(count: int) -> Numbers:
-    """So many, from the beginning of a line of the cache on: what crosses lines loads at half the speed."""
-    made = np.zeros(count + _LINE // 4, np.float32)
-    beyond = np.int64(made.ctypes.data % np.uint64(_LINE))
-    skipped = (_LINE - beyond) % _LINE // 4
-    return made[skipped : skipped + count]
 
 
 @compiled

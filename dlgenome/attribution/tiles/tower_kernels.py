@@ -7,8 +7,6 @@ memory and read again. It lies in a record, one layer after the other.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,9 +26,9 @@ from dlgenome.attribution.tiles.kernels import (
     put_apart,
     sum_up,
     take_apart,
-    zeros,
 )
-from dlgenome.attribution.vectors.secants import AHEAD, relu_slopes, times_slopes
+from dlgenome.attribution.vectors.secants import times_slopes
+from dlgenome.attribution.vectors.layers import Layers, copied, slope_times
 from dlgenome.attribution.vectors.numbers import (
     LANES,
     all_of,
@@ -44,28 +42,9 @@ from dlgenome.attribution.vectors.numbers import (
 )
 from dlgenome.compiled import compiled
 
-Integers = NDArray[np.int64]
-_ZERO, _INFINITE = np.float32(0), np.float32(np.inf)
+_ZERO = np.float32(0)
 _SLAB = 256
 """Places that are worked on at once: going from tiles to other instructions and back takes its time."""
-
-
-class Layers(NamedTuple):
-    """A number for each layer; positions are of h, of which a layer may have fewer than the one before."""
-
-    n_pieces: int
-    """Of all values and weights on this way."""
-    width: Integers
-    """Positions that it makes."""
-    start: Integers
-    """The first of them among those of the layer before."""
-    padding: Integers
-    dilation: Integers
-    taps: Integers
-    weight: Integers
-    """Where its weights begin."""
-    record: Integers
-    """Where its c begins in a record."""
 
 
 @compiled
@@ -85,7 +64,7 @@ def forward_rows(
     h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
     pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for row in range(len(values)):
-        _copy(values[row], of_relu, h)
+        copied(values[row], of_relu, h)
         seen = length
         for number in range(n_layers):
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
@@ -164,15 +143,6 @@ def _layer_back(
 
 
 @compiled
-def _copy(values: Numbers, of_relu: bool, out: Numbers) -> None:
-    """The values, or their ReLU."""
-    least = all_of(_ZERO if of_relu else -_INFINITE)
-    for at in range(0, values.size, LANES):
-        fetch(values, at + AHEAD)
-        store(out, at, at_least(load(values, at), least))
-
-
-@compiled
 def _shape(channels: int, layers: Layers, number: int, padding: int) -> Shape:
     taps, dilation = layers.taps[number], layers.dilation[number]
     return Shape(channels, channels, taps, padding, dilation, layers.n_pieces, n_groups(channels))
@@ -220,13 +190,6 @@ def _slopes_apart(
     for position in range(begin, end):
         at, to = position * channels, (SIDE + position) * SIDE
         for channel in range(0, channels, SIDE):
-            low = _slope_times(own, record, at + channel, m, first * channels)
-            high = _slope_times(own, record, at + channel + LANES, m, first * channels)
+            low = slope_times(own, record, at + channel, m, first * channels)
+            high = slope_times(own, record, at + channel + LANES, m, first * channels)
             put_apart(low, high, n_pieces, pieces, to + channel * n_pieces * room, room * SIDE)
-
-
-@compiled
-def _slope_times(own: Numbers, record: Numbers, at: int, m: Numbers, first: int) -> Any:
-    fetch(own, at + AHEAD)
-    fetch(record, at + AHEAD)
-    return times(load(m, first + at), relu_slopes(load(own, at), load(record, at)))

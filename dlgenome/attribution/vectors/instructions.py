@@ -18,10 +18,11 @@ from dlgenome.attribution.vectors.numbers import (
     FLOATS,
     LANES,
     call,
+    holds_pairs,
     in_llvm,
+    number_everywhere,
     place_in,
     put_vector,
-    same_everywhere,
     vector_at,
 )
 
@@ -32,19 +33,17 @@ PANEL = 4
 _WHOLE = ir.IntType(64)
 
 
-def panel_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
-    """The function that makes sums of products at places, of some vectors of outputs.
-
-    Narrow ones are of bfloat16 numbers, two channels in the place of one float32 number (AVX-512 BF16).
-    """
+def panel_of_sums(n_vectors: int) -> Any:
+    """The function that makes sums of products at places, of some vectors of outputs."""
 
     @in_llvm
     def panel(
         typing: Any, values: Any, value: Any, apart: Any, n_places: Any, channels: Any, weights: Any,
         weight: Any, sums: Any, place: Any, sums_apart: Any, onto: Any,
     ) -> Any:  # fmt: skip
-        """Put the sums over channels, or pairs of them, at ``place``, or add them to what is there.
+        """Put the sums over channels at ``place``, or add them to what is there.
 
+        Values and weights are both float32 numbers, or both pairs of bfloat16, so half as many channels.
         Values of places begin at ``value``, each ``apart`` numbers from the next, those of sums
         ``sums_apart``; weights are (channels, outputs) from ``weight`` on. Six places at a time, so up to
         five more than asked for. What is there is added last: so many numbers one by one would round more
@@ -61,7 +60,7 @@ def panel_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
             seen = place_in(context, builder, kinds[0], values, value)
             used = place_in(context, builder, kinds[5], weights, weight)
             made = place_in(context, builder, kinds[7], sums, place)
-            block = _Block(builder, n_vectors, narrow)
+            block = _Block(builder, n_vectors, holds_pairs(kinds[0]))
             steps = _whole(0), n_places, _whole(PLACES)
             with cgutils.for_range_slice(builder, *steps, intp=_WHOLE) as (at, _):
                 rows = builder.gep(seen, [builder.mul(at, apart)])
@@ -77,8 +76,8 @@ def panel_of_sums(n_vectors: int, *, narrow: bool = False) -> Any:
 class _Block:
     """Writes the instructions for six places."""
 
-    def __init__(self, builder: Any, n_vectors: int, narrow: bool) -> None:
-        self._builder, self._n_vectors, self._narrow = builder, n_vectors, narrow
+    def __init__(self, builder: Any, n_vectors: int, in_pairs: bool) -> None:
+        self._builder, self._n_vectors, self._in_pairs = builder, n_vectors, in_pairs
         self._sums = [_variable(builder) for _ in range(PLACES * n_vectors)]
 
     def write(
@@ -112,13 +111,13 @@ class _Block:
             for number in range(self._n_vectors)
         ]
         for place, row in enumerate(rows):
-            seen = same_everywhere(builder, builder.load(builder.gep(row, [channel])))
+            seen = number_everywhere(builder, builder.gep(row, [channel]))
             for number, vector in enumerate(vectors):
                 total = self._sums[place * self._n_vectors + number]
                 builder.store(self._product(seen, vector, builder.load(total)), total)
 
     def _product(self, first: Any, second: Any, added: Any) -> Any:
-        if not self._narrow:
+        if not self._in_pairs:
             return call(self._builder, f"llvm.fma.v{LANES}f32", FLOATS, first, second, added)
         pairs = [self._builder.bitcast(vector, BFLOATS) for vector in (first, second)]
         return call(self._builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, added, *pairs)

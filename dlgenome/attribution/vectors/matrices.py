@@ -67,6 +67,15 @@ def in_panels(weights: Tensor) -> Tensor:
     return torch.cat([panel.flatten(1) for panel in panels], dim=1).contiguous()
 
 
+def in_pairs(weights: Tensor) -> Tensor:
+    """Weights (matrices, channels, outputs) as (matrices, pairs of channels, outputs), rounded to bfloat16.
+
+    A pair is a number of 32 bits, with the first channel in the lower half.
+    """
+    rounded = weights.bfloat16().view(torch.uint16).to(torch.int64)
+    return (rounded[:, 0::2] | rounded[:, 1::2] << 16).to(torch.uint32)
+
+
 def _flat(value: Tensor) -> Any:
     """The memory of a value, from its first number on to its last."""
     steps = zip(value.shape, value.stride(), strict=True)

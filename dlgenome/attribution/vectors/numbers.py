@@ -16,6 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
 
+from dlgenome.compiled import compiled
+
 in_llvm: Callable[[Callable[..., Any]], Any] = intrinsic
 """Makes a function for compiled ones of one that writes it in LLVM's language."""
 Numbers = NDArray[np.float32]
@@ -25,6 +27,8 @@ _INT = ir.IntType(32)
 _BYTES = ir.IntType(8).as_pointer()
 _WORDS = ir.VectorType(_INT, LANES)
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_LINE = 64
+"""Bytes of a line of the cache."""
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]
@@ -112,12 +116,42 @@ def put_short(typing: Any, array: Any, place: Any, first: Any, second: Any) -> A
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        _, _, low, high = arguments
-        made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", BFLOATS, high, low)
-        put_vector(builder, pointer, builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES)))
+        put_vector(builder, pointer, _in_pairs(builder, *arguments[2:]))
         return context.get_dummy_value()
 
     return types.void(array, place, first, second), generate
+
+
+@in_llvm
+def put_two(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
+    """Put two vectors into an array of float32 numbers, or of pairs of bfloat16, from an even place on.
+
+    Pairs are 32 bits, with the first number in the lower half (AVX-512 BF16).
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, low, high = arguments
+        if holds_pairs(signature.args[0]):
+            place = builder.lshr(place, ir.Constant(place.type, 1))
+        pointer = place_in(context, builder, signature.args[0], array, place)
+        if holds_pairs(signature.args[0]):
+            put_vector(builder, pointer, _in_pairs(builder, low, high))
+        else:
+            put_vector(builder, pointer, low)
+            put_vector(builder, builder.gep(pointer, [ir.Constant(place.type, LANES)]), high)
+        return context.get_dummy_value()
+
+    return types.void(array, place, first, second), generate
+
+
+def holds_pairs(array: Any) -> bool:
+    """Whether an array, by its type, holds pairs of bfloat16 numbers and not float32 ones, for intrinsics."""
+    return bool(array.dtype == types.uint32)
+
+
+def _in_pairs(builder: Any, low: Any, high: Any) -> Any:
+    made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", BFLOATS, high, low)
+    return builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES))
 
 
 @in_llvm
@@ -225,11 +259,25 @@ def negative(typing: Any, vector: Any) -> Any:
     return _VECTOR(vector), generate
 
 
+@compiled
+def zeros(count: int) -> Numbers:
+    """So many, from the beginning of a line of the cache on: what crosses lines loads at half the speed."""
+    made = np.zeros(count + _LINE // 4, np.float32)
+    beyond = np.int64(made.ctypes.data % np.uint64(_LINE))
+    skipped = (_LINE - beyond) % _LINE // 4
+    return made[skipped : skipped + count]
+
+
 def same_everywhere(builder: Any, number: Any) -> Any:
     """A vector of one number, for intrinsics."""
     nothing = ir.Constant(FLOATS, ir.Undefined)
     once = builder.insert_element(nothing, number, ir.Constant(_INT, 0))
     return builder.shuffle_vector(once, nothing, ir.Constant(_WORDS, [0] * LANES))
+
+
+def number_everywhere(builder: Any, pointer: Any) -> Any:
+    """A vector of the number, or the pair of numbers, at a place, for intrinsics."""
+    return same_everywhere(builder, builder.load(builder.bitcast(pointer, ir.FloatType().as_pointer())))
 
 
 def vector_at(builder: Any, pointer: Any) -> Any:

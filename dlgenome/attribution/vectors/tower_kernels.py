@@ -1,0 +1,230 @@
+"""Towers of residual layers on the way there and back, row by row, by the processor's vectors, compiled.
+
+A layer is ``c = convolution(h)``, then ``h + max(c, 0)``. All layers of one row follow one another, so that
+h, and its multiplier on the way back, stay in the cache; only c of every layer is written to memory and read
+again. It lies in a record, one layer after the other.
+
+Kernels of three weights make two outputs, ``dilation`` places apart, of four products (minimal filtering,
+see :mod:`dlgenome.attribution.winograd`), some tiles of two outputs at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dlgenome.attribution.vectors.layers import Layers, copied, slope_times
+from dlgenome.attribution.vectors.numbers import (
+    LANES,
+    Numbers,
+    all_of,
+    at_least,
+    load,
+    minus,
+    plus,
+    put_by,
+    put_two,
+    store,
+    zeros,
+)
+from dlgenome.attribution.vectors.products import multiply
+from dlgenome.attribution.vectors.secants import times_slopes
+from dlgenome.compiled import compiled
+
+POINTS, _LOOKS = 4, 4
+"""Products of a tile, and places that it looks at."""
+OF_WEIGHTS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]])
+"""Factors that combine the three weights for each product."""
+_TILES = 48
+"""That are worked on at once, in the nearest caches."""
+_ZERO = np.float32(0)
+_GROUP = 2 * LANES
+
+
+@compiled
+def forward_rows(
+    values: Numbers, of_relu: bool, layers: Layers, channels: int, units: int, weights: Any, bias: Numbers,
+    record: Numbers, out: Numbers,
+) -> None:  # fmt: skip
+    """The last h of rows of the first, (rows, positions * channels), and the record of each row.
+
+    The first is the ReLU of the values, or these themselves.
+    """
+    size, n_layers = values.shape[1], layers.width.size
+    h, made = zeros(size + channels), zeros(size + channels)
+    combined = zeros(POINTS * _TILES * units).view(weights.dtype)
+    products = zeros(POINTS * _TILES * channels)
+    for row in range(len(values)):
+        copied(values[row], of_relu, h)
+        seen = size // channels
+        for number in range(n_layers):
+            dilation, width = layers.dilation[number], layers.width[number]
+            c, start = record[row, layers.record[number] :], layers.start[number]
+            layer_bias = bias[number * channels : (number + 1) * channels]
+            for tile in range(0, _n_tiles(width, dilation), _TILES):
+                count = min(_TILES, _n_tiles(width, dilation) - tile)
+                _combine(h, seen, size, tile, count, layers.padding[number], dilation, channels, combined)
+                _multiply(combined, count, channels, units, weights, layers.weight[number], products)
+                _add_relu(products, tile, count, width, dilation, layer_bias, h, start, c, made)
+            h, made = made, h
+            seen = width
+        out[row] = h[: seen * channels]
+
+
+@compiled
+def backward_rows(
+    own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
+    units: int, weights: Any, first_own: Numbers, first_others: Numbers, out: Numbers,
+) -> None:  # fmt: skip
+    """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
+
+    ``own`` is the record of the sequence of these pairs, ``records`` are those of their references. Where the
+    first h is a ReLU, multipliers are of what it reads: ``first_own`` and ``first_others`` for these.
+    """
+    size, n_layers = out.shape[1], layers.width.size
+    of_c = zeros(size + channels)
+    combined = zeros(POINTS * _TILES * units).view(weights.dtype)
+    products = zeros(POINTS * _TILES * channels)
+    for pair in range(len(records)):
+        m = out[pair]
+        m[:] = _ZERO
+        m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
+        first = layers.start.sum()
+        for number in range(n_layers - 1, -1, -1):
+            dilation, width = layers.dilation[number], layers.width[number]
+            seen = layers.width[number - 1] if number > 0 else size // channels
+            padding, base = 2 * dilation - layers.padding[number], first - layers.start[number]
+            part = slice(layers.record[number], layers.record[number] + width * channels)
+            x, r, ready = own[part], records[pair, part], 0
+            for tile in range(0, _n_tiles(seen, dilation), _TILES):
+                count = min(_TILES, _n_tiles(seen, dilation) - tile)
+                # the multipliers that are still to be read are not added to yet
+                wanted = _place(tile + count - 1, dilation) + (_LOOKS - 1) * dilation - padding + 1
+                wanted = max(ready, min(width, wanted))
+                _slopes(x, r, m, first, ready, wanted, channels, of_c)
+                ready = wanted
+                _combine(of_c, width, size, tile, count, padding, dilation, channels, combined)
+                _multiply(combined, count, channels, units, weights, layers.weight[number], products)
+                _add(products, tile, count, seen, dilation, m, base, channels)
+            first = base
+        if first_own.size > 0:
+            times_slopes(first_own, first_others[pair], m)
+
+
+@compiled
+def _n_tiles(width: int, dilation: int) -> int:
+    """Tiles that hold so many places; the second output of some of the last is beyond them."""
+    return dilation * (width // (2 * dilation)) + min(width % (2 * dilation), dilation)
+
+
+@compiled
+def _place(tile: int, dilation: int) -> int:
+    """The first output of a tile."""
+    return 2 * dilation * (tile // dilation) + tile % dilation
+
+
+@compiled
+def _combine(
+    row: Numbers, length: int, nothing: int, tile: int, count: int, padding: int, dilation: int,
+    channels: int, combined: Any,
+) -> None:  # fmt: skip
+    """What tiles look at, combined for the products; ``nothing`` is where there are zeros in the row."""
+    apart = _TILES * channels
+    for number in range(count):
+        place = _place(tile + number, dilation) - padding
+        a = place * channels if 0 <= place < length else nothing
+        place += dilation
+        b = place * channels if 0 <= place < length else nothing
+        place += dilation
+        c = place * channels if 0 <= place < length else nothing
+        place += dilation
+        d = place * channels if 0 <= place < length else nothing
+        for channel in range(0, channels, _GROUP):
+            at, half = number * channels + channel, channel + LANES
+            a_low, a_high = load(row, a + channel), load(row, a + half)
+            b_low, b_high = load(row, b + channel), load(row, b + half)
+            c_low, c_high = load(row, c + channel), load(row, c + half)
+            d_low, d_high = load(row, d + channel), load(row, d + half)
+            put_two(combined, at, minus(a_low, c_low), minus(a_high, c_high))
+            put_two(combined, at + apart, plus(b_low, c_low), plus(b_high, c_high))
+            put_two(combined, at + 2 * apart, minus(c_low, b_low), minus(c_high, b_high))
+            put_two(combined, at + 3 * apart, minus(b_low, d_low), minus(b_high, d_high))
+
+
+@compiled
+def _multiply(
+    combined: Any, count: int, channels: int, units: int, weights: Any, weight: int, products: Numbers
+) -> None:
+    for point in range(POINTS):
+        multiply(
+            combined, point * _TILES * units, units, count, units, weights, weight + point * units * channels,
+            channels, products, point * _TILES * channels, False,
+        )  # fmt: skip
+
+
+@compiled
+def _outputs(products: Numbers, at: int, apart: int) -> Any:
+    """Both outputs of a tile, sixteen channels of each."""
+    second, third = load(products, at + apart), load(products, at + 2 * apart)
+    both, other = plus(second, third), minus(second, third)
+    return plus(load(products, at), both), minus(other, load(products, at + 3 * apart))
+
+
+@compiled
+def _add_relu(
+    products: Numbers, tile: int, count: int, width: int, dilation: int, bias: Numbers, h: Numbers,
+    start: int, record: Numbers, out: Numbers,
+) -> None:  # fmt: skip
+    """The outputs of some tiles: c into the record, and h of the next layer."""
+    channels, apart = bias.size, _TILES * bias.size
+    for number in range(count):
+        place = _place(tile + number, dilation)
+        for channel in range(0, channels, _GROUP):
+            at = number * channels + channel
+            low, next_low = _outputs(products, at, apart)
+            high, next_high = _outputs(products, at + LANES, apart)
+            to = place * channels + channel
+            _layer(low, high, bias, channel, h, to + start * channels, record, to, out)
+            if place + dilation < width:
+                to += dilation * channels
+                _layer(next_low, next_high, bias, channel, h, to + start * channels, record, to, out)
+
+
+@compiled
+def _layer(
+    low: Any, high: Any, bias: Numbers, channel: int, h: Numbers, at: int, record: Numbers, to: int,
+    out: Numbers,
+) -> None:  # fmt: skip
+    zero = all_of(_ZERO)
+    low, high = plus(low, load(bias, channel)), plus(high, load(bias, channel + LANES))
+    put_by(record, to, low, high)
+    store(out, to, plus(load(h, at), at_least(low, zero)))
+    store(out, to + LANES, plus(load(h, at + LANES), at_least(high, zero)))
+
+
+@compiled
+def _add(
+    products: Numbers, tile: int, count: int, width: int, dilation: int, m: Numbers, base: int, channels: int
+) -> None:
+    """Add the outputs of some tiles to multipliers."""
+    apart = _TILES * channels
+    for number in range(count):
+        place = _place(tile + number, dilation)
+        to, beyond = (base + place) * channels, place + dilation >= width
+        for channel in range(0, channels, LANES):
+            here, there = _outputs(products, number * channels + channel, apart)
+            at = to + channel
+            store(m, at, plus(load(m, at), here))
+            if not beyond:
+                at += dilation * channels
+                store(m, at, plus(load(m, at), there))
+
+
+@compiled
+def _slopes(
+    own: Numbers, record: Numbers, m: Numbers, first: int, begin: int, end: int, channels: int, out: Numbers
+) -> None:
+    """Multipliers of c at some positions: those of h, from ``first`` on, times secants of ReLU."""
+    for at in range(begin * channels, end * channels, LANES):
+        store(out, at, slope_times(own, record, at, m, first * channels))
