@@ -17,7 +17,7 @@ from torch import Tensor
 from dlgenome.attribution.onednn import convolve_onto
 from dlgenome.attribution.tiles.convolution import tiled
 from dlgenome.attribution.tiles.kernels import ALL, ONE
-from dlgenome.attribution.winograd import WORTH_IT, cost_of_place, winograd
+from dlgenome.attribution.winograd import WORTH_IT, cost_of_place, narrow_winograd, winograd
 
 Map = Callable[[Tensor], Tensor]
 MapOnto = Callable[[Tensor, Tensor], bool]
@@ -94,7 +94,8 @@ def _by_own_passes(
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
     if n_pieces == ONE:
-        return tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW_WORTH_IT * weight.numel())
+        made = tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW_WORTH_IT * weight.numel())
+        return made or narrow_winograd(weight, bias, padding, dilation)
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
     return made or winograd(weight, bias, padding, dilation)

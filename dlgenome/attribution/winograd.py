@@ -25,8 +25,9 @@ from torch import Tensor
 
 from dlgenome.attribution.kernels import rows_apart, rows_of
 from dlgenome.attribution.vectors.instructions import PLACES
-from dlgenome.attribution.vectors.matrices import products_with
+from dlgenome.attribution.vectors.matrices import products_with, rounded_to_pairs
 from dlgenome.attribution.vectors.numbers import LANES
+from dlgenome.attribution.vectors.processor import has_narrow_vectors
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TILES = 200
@@ -35,6 +36,8 @@ _COMBINING = 50
 """Multiplications that take as long as one number of the combinations before or after the products."""
 WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
+_NARROW_WORTH_IT = 0.55
+"""The same in bfloat16, of which the library multiplies twice as many at once, and which it is given first."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,20 @@ _FOUR_OUTPUTS = _Scheme(
 
 
 class Winograd:
-    """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory."""
+    """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> None:
+    A ``narrow`` one rounds what it multiplies to bfloat16.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, *, narrow: bool = False
+    ) -> None:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
         self._scheme = _scheme_for(self._width)
         self._columns = self._outputs + -self._outputs % LANES
-        self._products = [products_with(points) for points in _combined_weights(weight, self._scheme)]
+        groups = _combined_weights(weight, self._scheme)
+        self._narrow, self._products = narrow, [products_with(points, narrow=narrow) for points in groups]
         self._beyond = self._scheme.n_beyond(self._width, dilation)
         filled = torch.zeros(self._outputs) if bias is None else bias
         self._bias = filled.repeat(max(1, PIECE // self._outputs)).numpy()
@@ -165,7 +174,7 @@ class Winograd:
                 rows, self._channels, lot, self._padding, self._scheme.of_inputs, inputs,
                 combined.shape[1], seen,
             )  # fmt: skip
-            self._multiply(combined, products)
+            self._multiply(rounded_to_pairs(combined) if self._narrow else combined, products)
             gather(
                 outputs, room, products.shape[2], self._scheme.of_products, lot, self._bias, spare,
                 everywhere, apart, made.shape[2], self._outputs, onto,
@@ -203,6 +212,20 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
     if cost_of_place(weight) > WORTH_IT * weight.numel():
         return None
     return Winograd(weight, bias, padding, dilation)
+
+
+def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
+    """The same with products of bfloat16 numbers, or of float32 ones where these round too much.
+
+    None where the library is faster with bfloat16.
+    """
+    if not has_narrow_vectors():
+        return None
+    rounds_little = _scheme_for(weight.shape[3]) is _TWO_OUTPUTS and weight.shape[1] % 2 == 0
+    share = 1 if rounds_little else _NARROW_WORTH_IT
+    if cost_of_place(weight) > share * weight.numel():
+        return None
+    return Winograd(weight, bias, padding, dilation, narrow=rounds_little)
 
 
 def cost_of_place(weight: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlgenome.attribution import towers
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.engine import Engine
@@ -23,8 +23,8 @@ from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rules.base import Backward, Call, Ref, Rule, Source, fill
-from dlgenome.attribution.tiles import convolution as tiled_convolutions
 from dlgenome.attribution.tiles.processor import has_tiles
+from dlgenome.attribution.vectors.processor import has_narrow_vectors, has_vectors
 
 Floats = NDArray[np.float64]
 Arguments = Callable[[list[Ref], int], tuple[Any, ...]]
@@ -239,16 +239,58 @@ def with_tiles() -> None:
 
 
 @pytest.fixture
+def with_vectors() -> None:
+    """Only on a processor that computes with vectors of sixteen numbers."""
+    if not has_vectors():
+        pytest.skip("the processor has no vectors of sixteen numbers")
+
+
+@pytest.fixture
+def with_narrow_vectors() -> None:
+    """Only on one that multiplies bfloat16 numbers in such vectors, too."""
+    if not has_narrow_vectors():
+        pytest.skip("the processor has no vectors of bfloat16 numbers")
+
+
+@pytest.fixture
 def without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that has no tile registers."""
-    for room in (tiled_convolutions, towers):
-        monkeypatch.setattr(room, "has_tiles", lambda: False)
+    """As on a processor that has no tile registers; vectors it may have."""
+    _deny(monkeypatch, has_tiles)
 
 
-@pytest.fixture(params=["with_tiles", "without_tiles"], ids=["tiles", "no tiles"])
+@pytest.fixture
+def without_vectors(without_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has neither vectors of sixteen numbers nor tile registers."""
+    _deny(monkeypatch, has_vectors)
+    _deny(monkeypatch, has_narrow_vectors)
+
+
+def _deny(monkeypatch: pytest.MonkeyPatch, question: Callable[[], bool]) -> None:
+    """Have every room that asks it be told that it is not so."""
+    name = question.__name__
+    rooms = [room for where, room in sys.modules.items() if where.startswith("dlgenome.")]
+    asking = [room for room in rooms if getattr(room, name, None) is question]
+    for room in asking:
+        if room.__name__ != question.__module__:
+            monkeypatch.setattr(room, name, lambda: False)
+
+
+@pytest.fixture
+def only_vectors(with_vectors: None, without_tiles: None) -> None:
+    """As on a processor that has vectors of sixteen numbers and no tile registers."""
+
+
+@pytest.fixture(params=["with_tiles", "only_vectors", "without_vectors"], ids=["tiles", "vectors", "neither"])
 def either_way(request: pytest.FixtureRequest) -> None:
-    """With the tile registers of the processor and as on one that has none."""
+    """With the tile registers of the processor, and as on one that has only its vectors, or neither."""
     request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def registers(request: pytest.FixtureRequest) -> str:
+    """With each kind of register that towers are explained by, which this names."""
+    request.getfixturevalue({"tiles": "with_tiles", "vectors": "only_vectors"}[request.param])
+    return str(request.param)
 
 
 @pytest.fixture

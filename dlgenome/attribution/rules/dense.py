@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
 from dlgenome.attribution.steady import steady_linear
+from dlgenome.attribution.vectors.matrices import rows_times
+from dlgenome.attribution.vectors.processor import has_vectors
+
+
+_FEWEST = 16
+"""Inputs, and outputs, from which on vectors are filled."""
 
 
 class Dense(Linear):
@@ -25,9 +33,12 @@ class Dense(Linear):
         return "it multiplies across the batch" if across else None
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
-        """The rule with the weights laid out for the way onward."""
-        suits = args[1].device.type == "cpu" and args[1].dim() == 2
-        return BoundDense(args[1]) if suits else self
+        """The rule with the weights laid out for both ways."""
+        weight = args[1]
+        if weight.device.type != "cpu" or weight.dim() != 2:
+            return self
+        by_vectors = has_vectors() and weight.dtype is torch.float32 and min(weight.shape) >= _FEWEST
+        return VectorDense(weight) if by_vectors else BoundDense(weight)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Weighted sums that are the same bits for the same row, wherever it stands."""
@@ -51,6 +62,27 @@ class BoundDense(Dense):
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Weighted sums, as of the layer with its weights where they were."""
         return super().forward(call, (args[0], self._weight, *args[2:]), kwargs)
+
+
+class VectorDense(Dense):
+    """A fully connected layer of known weights, by the processor's vectors."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._there, self._back = rows_times(weight.T), rows_times(weight)
+
+    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Weighted sums, each row's by the same steps wherever it stands."""
+        made = _of_rows(self._there, args[0])
+        return made if len(args) < 3 or args[2] is None else made.add_(args[2])
+
+    def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
+        """Multiplier times the weights."""
+        return [_of_rows(self._back, multiplier)]
+
+
+def _of_rows(products: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """Products of a value of any number of axes along its last one."""
+    return products(value.reshape(-1, value.shape[-1]).contiguous()).unflatten(0, value.shape[:-1])
 
 
 RULES: dict[Any, Rule] = {aten.linear.default: Dense()}

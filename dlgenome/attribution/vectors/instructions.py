@@ -22,6 +22,7 @@ from dlgenome.attribution.vectors.numbers import (
     in_llvm,
     number_everywhere,
     place_in,
+    prefetch,
     put_vector,
     vector_at,
 )
@@ -88,7 +89,7 @@ class _Block:
             builder.store(ir.Constant(FLOATS, [0.0] * LANES), total)
         rows = [builder.gep(values, [builder.mul(apart, _whole(place))]) for place in range(PLACES)]
         with cgutils.for_range(builder, channels, intp=_WHOLE) as loop:
-            self._add_products(rows, weights, loop.index)
+            self._add_products(rows, weights, loop.index, channels)
         pointers = self._places(sums, sums_apart)
         with builder.if_then(onto):
             for total, pointer in zip(self._sums, pointers, strict=True):
@@ -103,13 +104,16 @@ class _Block:
         vectors = range(self._n_vectors)
         return [builder.gep(row, [_whole(number * LANES)]) for row in rows for number in vectors]
 
-    def _add_products(self, rows: list[Any], weights: Any, channel: Any) -> None:
+    def _add_products(self, rows: list[Any], weights: Any, channel: Any, channels: Any) -> None:
         builder = self._builder
         used = builder.gep(weights, [builder.mul(channel, _whole(self._n_vectors * LANES))])
         vectors = [
             vector_at(builder, builder.gep(used, [_whole(number * LANES)]))
             for number in range(self._n_vectors)
         ]
+        ahead = builder.gep(used, [builder.mul(channels, _whole(self._n_vectors * LANES))])
+        for number in range(self._n_vectors):
+            prefetch(builder, builder.gep(ahead, [_whole(number * LANES)]))
         for place, row in enumerate(rows):
             seen = number_everywhere(builder, builder.gep(row, [channel]))
             for number, vector in enumerate(vectors):

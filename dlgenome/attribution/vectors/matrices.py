@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.kernels import as_array, in_threads
 from dlgenome.attribution.vectors.instructions import PANEL, PLACES
 from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.vectors.processor import has_vectors
-from dlgenome.attribution.vectors.products import multiply_all
+from dlgenome.attribution.vectors.products import multiply, multiply_all
 
 
 class Products(Protocol):
@@ -25,8 +27,13 @@ class Products(Protocol):
         """
 
 
-def products_with(weights: Tensor) -> Products:
-    """The products with weights (matrices, channels, outputs), outputs whole vectors, the faster way."""
+def products_with(weights: Tensor, *, narrow: bool = False) -> Products:
+    """The products with weights (matrices, channels, outputs), outputs whole vectors, the faster way.
+
+    Narrow ones are of pairs of bfloat16 numbers, as :func:`rounded_to_pairs` makes them of values.
+    """
+    if narrow:
+        return _ByVectors(in_pairs(weights))
     return _ByVectors(weights) if has_vectors() else _ByLibrary(weights)
 
 
@@ -61,6 +68,35 @@ class _ByLibrary:
             torch.bmm(seen, self._weights, out=made)
 
 
+def rows_times(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """The products of rows (rows, channels) with weights (channels, outputs), by vectors."""
+    channels, outputs = weights.shape
+    panels = as_array(in_panels(F.pad(weights, (0, -outputs % LANES)).unsqueeze(0)).flatten())
+    columns = outputs + -outputs % LANES
+
+    def multiplied(rows: Tensor, made: Tensor) -> None:
+        seen, sums = _flat(rows), _flat(made)
+
+        def work(first: int, last: int) -> None:
+            value, place, count = PLACES * first * channels, PLACES * first * columns, PLACES * (last - first)
+            multiply(seen, value, channels, count, channels, panels, 0, columns, sums, place, False)
+
+        in_threads(work, len(rows) // PLACES)
+
+    def run(rows: Tensor) -> Tensor:
+        whole = len(rows) - len(rows) % PLACES
+        made = rows.new_empty(whole + PLACES, columns)
+        if whole > 0:
+            multiplied(rows[:whole], made[:whole])
+        if whole < len(rows):
+            rest = rows.new_zeros(PLACES, channels)
+            rest[: len(rows) - whole] = rows[whole:]
+            multiplied(rest, made[whole:])
+        return made[: len(rows), :outputs]
+
+    return run
+
+
 def in_panels(weights: Tensor) -> Tensor:
     """Weights (matrices, channels, outputs) as (matrices, panels of outputs, channels, outputs of one)."""
     panels = torch.split(weights, PANEL * LANES, dim=2)
@@ -74,6 +110,11 @@ def in_pairs(weights: Tensor) -> Tensor:
     """
     rounded = weights.bfloat16().view(torch.uint16).to(torch.int64)
     return (rounded[:, 0::2] | rounded[:, 1::2] << 16).to(torch.uint32)
+
+
+def rounded_to_pairs(values: Tensor) -> Tensor:
+    """Values of an even number of channels, which come last, as pairs of bfloat16 numbers."""
+    return values.bfloat16().view(torch.uint16).view(torch.uint32)
 
 
 def _flat(value: Tensor) -> Any:

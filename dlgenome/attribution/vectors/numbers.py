@@ -178,9 +178,7 @@ def fetch(typing: Any, array: Any, place: Any) -> Any:
     """Have the line of the cache with a number of an array brought near; beyond its end that does nothing."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.bitcast(place_in(context, builder, signature.args[0], *arguments), _BYTES)
-        to_read, nearest, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, to_read, nearest, data)
+        prefetch(builder, place_in(context, builder, signature.args[0], *arguments))
         return context.get_dummy_value()
 
     return types.void(array, place), generate
@@ -266,6 +264,13 @@ def zeros(count: int) -> Numbers:
     beyond = np.int64(made.ctypes.data % np.uint64(_LINE))
     skipped = (_LINE - beyond) % _LINE // 4
     return made[skipped : skipped + count]
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Have the line of the cache of a place brought near, for intrinsics."""
+    to_read, nearest, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
+    pointer = builder.bitcast(pointer, _BYTES)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, to_read, nearest, data)
 
 
 def same_everywhere(builder: Any, number: Any) -> Any:

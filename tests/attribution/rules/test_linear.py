@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.rules import dense, linear
-from dlgenome.attribution.rules.base import Call, Ref, Source, aten
+from dlgenome.attribution.rules.base import Backward, Call, Ref, Source, aten
+from dlgenome.attribution.vectors.processor import has_vectors
 
 FIRST = BatchAxis()
 WEIGHT = np.random.default_rng(1).normal(size=(5, 4))
@@ -271,17 +273,26 @@ def test_weights_that_depend_on_the_sequence_are_refused() -> None:
     assert dense.RULES[aten.linear.default].refusal(call) == "its weights depend on the sequence"
 
 
-@pytest.mark.parametrize("outputs", [1, 3, 16, 50])
-def test_a_dense_layer_of_known_weights_is_that_layer(outputs: int) -> None:
-    weight, bias, value = torch.randn(outputs, 70), torch.randn(outputs), torch.randn(9, 70)
+@pytest.mark.parametrize("by_vectors", [True, False], ids=["vectors", "library"])
+@pytest.mark.parametrize("outputs", [1, 3, 16, 50, 131])
+def test_a_dense_layer_of_known_weights_is_that_layer(
+    outputs: int, by_vectors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_vectors and not has_vectors():
+        pytest.skip("the processor has no such vectors")
+    monkeypatch.setattr(dense, "has_vectors", lambda: by_vectors)
+    weight, bias, value = torch.randn(outputs, 70), torch.randn(outputs), torch.randn(3, 5, 70)
     call = cast(Call, None)  # asked for nothing
     bound = dense.RULES[aten.linear.default].bound(call, (Ref("x"), weight, bias))
-    assert type(bound) is dense.BoundDense
+    assert type(bound) is (dense.VectorDense if by_vectors and outputs >= 16 else dense.BoundDense)
+    order = torch.randperm(3)
     for more in ((bias,), (None,), ()):
         made = bound.forward(call, (value, weight, *more), {})
         torch.testing.assert_close(made, torch.nn.functional.linear(value, weight, *more))
-        order = torch.randperm(9)
         assert torch.equal(bound.forward(call, (value[order], weight, *more), {}), made[order])
+    multiplier = torch.randn(3, 5, outputs)
+    (back,) = bound.backward(call, multiplier, cast(Backward, SimpleNamespace(args=(value, weight, bias))))
+    torch.testing.assert_close(back, multiplier @ weight)
 
 
 def test_a_dense_layer_of_one_row_of_weights_stays_as_it_is() -> None:

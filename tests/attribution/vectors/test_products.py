@@ -1,0 +1,233 @@
+"""Products of matrices by vectors against numpy's in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlgenome.attribution.vectors.matrices import in_pairs, in_panels, products_with
+from dlgenome.attribution.vectors.products import multiply, multiply_all
+
+with_vectors = pytest.mark.usefixtures("with_vectors")
+onto_or_not = pytest.mark.parametrize("onto", [False, True], ids=["put", "added"])
+Floats = NDArray[np.float32]
+Draw = Callable[..., Floats]
+"""Numbers of a shape."""
+
+
+@pytest.fixture(params=["vectors", "library"])
+def multiplied_by(request: pytest.FixtureRequest) -> str:
+    """With each way of multiplying, which this names."""
+    request.getfixturevalue({"vectors": "with_vectors", "library": "without_vectors"}[request.param])
+    return str(request.param)
+
+
+@pytest.fixture(params=["numbers", "pairs"])
+def in_kind(request: pytest.FixtureRequest) -> Callable[[Floats], Any]:
+    """Values (places, channels) as products take them: as they are, and in pairs of bfloat16 numbers."""
+    if request.param == "numbers":
+        request.getfixturevalue("with_vectors")
+        return lambda values: values
+    request.getfixturevalue("with_narrow_vectors")
+    return lambda values: np.asarray(torch.from_numpy(values).bfloat16().view(torch.uint16)).view(np.uint32)
+
+
+@pytest.fixture
+def whole() -> Draw:
+    """Whole numbers whose products, and sums of a thousand, are exact in any order, in bfloat16 too."""
+    rng = np.random.default_rng(3)
+    return lambda *shape: rng.integers(-30, 31, shape).astype(np.float32)
+
+
+@pytest.fixture
+def normal() -> Draw:
+    """Normal numbers."""
+    rng = np.random.default_rng(4)
+    return lambda *shape: rng.normal(size=shape).astype(np.float32)
+
+
+def shapes() -> Iterator[tuple[int, int, int]]:
+    """Channels, outputs and places, with every number of panels and of vectors in the last."""
+    for channels in range(1, 201):
+        yield channels, 16 * (1 + 7 * channels % 20), 6 * (1 + channels % 4)
+
+
+def packed(weights: Floats, in_kind: Callable[[Floats], Any]) -> Any:
+    """Weights (channels, outputs) in panels, and in pairs where values are."""
+    matrix = torch.from_numpy(weights).unsqueeze(0)
+    is_pairs = in_kind(np.zeros((1, 2), np.float32)).dtype == np.uint32
+    return in_panels(in_pairs(matrix) if is_pairs else matrix).flatten().numpy()
+
+
+def wide(one: Floats, other: Floats) -> NDArray[np.float64]:
+    """The product in float64."""
+    return one.astype(float) @ other.astype(float)
+
+
+@onto_or_not
+def test_products_of_whole_numbers_are_exact(
+    onto: bool, in_kind: Callable[[Floats], Any], whole: Draw
+) -> None:
+    """Wherever values, weights and sums begin; nothing else is written to."""
+    for channels, outputs, places in shapes():
+        channels += channels % 2
+        beside, skipped = 2 * (channels % 5), channels % 3
+        values, weights = whole(places, channels + beside), whole(channels, outputs)
+        before = whole(2 * skipped + places * outputs)
+        seen, panels, sums = in_kind(values), packed(weights, in_kind), before.copy()
+        units, apart = len(panels) // outputs, seen.shape[1]
+        multiply(
+            np.pad(seen.ravel(), (skipped, 0)), skipped, apart, places, units, np.pad(panels, (skipped, 0)),
+            skipped, outputs, sums, skipped, onto,
+        )  # fmt: skip
+        expected = before.astype(float)
+        middle = slice(skipped, skipped + places * outputs)
+        expected[middle] = onto * expected[middle] + wide(values[:, :channels], weights).ravel()
+        np.testing.assert_array_equal(sums, expected, err_msg=f"{channels, outputs, places}")
+
+
+@with_vectors
+@pytest.mark.parametrize("channels", [1, 3, 65, 131])
+def test_channels_may_be_odd_in_number(channels: int, whole: Draw) -> None:
+    values, weights = whole(12, channels), whole(channels, 48)
+    sums = np.empty((12, 48), np.float32)
+    panels = packed(weights, lambda values: values)
+    multiply(values.ravel(), 0, channels, 12, channels, panels, 0, 48, sums.ravel(), 0, False)
+    np.testing.assert_array_equal(sums, wide(values, weights))
+
+
+@with_vectors
+@pytest.mark.parametrize("places", [1, 5, 6, 7, 11])
+def test_no_more_than_whole_groups_of_places_are_written(places: int, whole: Draw) -> None:
+    values, weights, sums = whole(18, 70), whole(70, 80), np.full((18, 80), np.nan, np.float32)
+    panels, written = packed(weights, lambda values: values), places + -places % 6
+    multiply(values.ravel(), 0, 70, places, 70, panels, 0, 80, sums.ravel(), 0, False)
+    np.testing.assert_array_equal(sums[:places], wide(values, weights)[:places])
+    assert np.isnan(sums[written:]).all()
+
+
+@with_vectors
+@onto_or_not
+def test_some_of_several_products_are_made(onto: bool, whole: Draw) -> None:
+    values, weights, before = whole(5, 8 * 70), whole(5, 40, 96), whole(5, 6 * 96 + 3)
+    panels = in_panels(torch.from_numpy(weights)).flatten().numpy()
+    sums, expected = before.copy(), before.astype(float)
+    multiply_all(
+        values.ravel(), 8 * 70, 6, 40, panels, 96, sums.ravel(), sums.shape[1], 1, 4, onto
+    )  # fmt: skip
+    for number in range(1, 4):
+        made = wide(values[number, : 6 * 40].reshape(6, 40), weights[number])
+        expected[number, :-3] = onto * expected[number, :-3] + made.ravel()
+    np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.usefixtures("with_narrow_vectors")
+@pytest.mark.parametrize("channels", [2, 66, 300])
+def test_pairs_make_the_products_of_rounded_numbers(channels: int, normal: Draw) -> None:
+    values, weights = normal(30, channels), normal(channels, 128)
+    pairs = np.asarray(torch.from_numpy(values).bfloat16().view(torch.uint16)).view(np.uint32)
+    panels = in_panels(in_pairs(torch.from_numpy(weights).unsqueeze(0))).flatten().numpy()
+    sums = np.empty((30, 128), np.float32)
+    multiply(pairs.ravel(), 0, channels // 2, 30, channels // 2, panels, 0, 128, sums.ravel(), 0, False)
+    exact = wide(rounded(values), rounded(weights))
+    largest = wide(np.abs(rounded(values)), np.abs(rounded(weights)))
+    assert (np.abs(sums - exact) < 1e-6 * largest).all()
+    assert np.abs(sums - wide(values, weights)).max() > 1e-3
+
+
+def rounded(values: Floats) -> Floats:
+    """To bfloat16."""
+    return np.asarray(torch.from_numpy(values).bfloat16().float())
+
+
+@with_vectors
+def test_panels_follow_one_another() -> None:
+    """Each is four vectors of outputs, or what is left of them."""
+    weights = torch.arange(2 * 3 * 144.0).view(2, 3, 144)
+    made = in_panels(weights)
+    assert made.is_contiguous()
+    for matrix, panels in zip(weights, made, strict=True):
+        expected = [float(matrix[channel, output])
+                    for outputs in (range(64), range(64, 128), range(128, 144))
+                    for channel in range(3) for output in outputs]  # fmt: skip
+        assert panels.tolist() == expected
+
+
+def test_pairs_are_of_channels_that_follow_one_another(normal: Draw) -> None:
+    weights = torch.from_numpy(normal(2, 6, 16))
+    pairs = in_pairs(weights)
+    assert pairs.shape == (2, 3, 16)
+    halves = pairs.view(torch.bfloat16).view(2, 3, 16, 2).float()
+    assert torch.equal(halves.permute(0, 1, 3, 2).flatten(1, 2), weights.bfloat16().float())
+
+
+@onto_or_not
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "shape", [(1, 6, 1, 16), (3, 18, 70, 48), (7, 204, 64, 64), (4, 36, 200, 320)], ids=str
+)
+def test_known_weights_are_multiplied(
+    shape: tuple[int, int, int, int], threads: int, onto: bool, multiplied_by: str, whole: Draw
+) -> None:
+    """With matrices that may be parts of larger ones, and more of them than there are weights."""
+    matrices, places, channels, outputs = shape
+    weights = torch.from_numpy(whole(matrices, channels, outputs))
+    values = torch.from_numpy(whole(matrices + 1, places + 5, channels))[:, 3 : 3 + places]
+    made = torch.from_numpy(whole(matrices + 2, places, outputs))
+    before, count = made.double(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    products_with(weights)(values, made, onto=onto)
+    torch.set_num_threads(count)
+    expected = before.clone()
+    expected[:matrices] = onto * before[:matrices] + values[:matrices].double() @ weights.double()
+    assert torch.equal(made.double(), expected)
+
+
+@pytest.mark.parametrize("channels", [64, 300, 512])
+def test_both_ways_make_the_same_but_for_rounding(channels: int, multiplied_by: str, normal: Draw) -> None:
+    values, weights = torch.from_numpy(normal(3, 60, channels)), torch.from_numpy(normal(3, channels, 96))
+    made = values.new_empty(3, 60, 96)
+    products_with(weights)(values, made, onto=False)
+    exact = values.double() @ weights.double()
+    assert float((made - exact).norm() / exact.norm()) < 5e-7
+    assert torch.equal(made, values @ weights) == (multiplied_by == "library")
+
+
+@with_vectors
+@pytest.mark.parametrize("channels", [1, 64, 100, 300])
+def test_a_row_gets_the_same_bits_wherever_it_stands(channels: int, normal: Draw) -> None:
+    """In any place of six and in any batch, whatever stands beside it."""
+    values, weights = torch.from_numpy(normal(2, 30, channels)), torch.from_numpy(normal(2, channels, 80))
+    multiply_with = products_with(weights)
+
+    def made_of(values: Tensor) -> Tensor:
+        made = values.new_empty(2, values.shape[1], 80)
+        multiply_with(values, made, onto=False)
+        return made
+
+    together, order = made_of(values), torch.randperm(30)
+    assert torch.equal(made_of(values[:, order].contiguous()), together[:, order])
+    for place in range(6):
+        alone = torch.full((2, 6, channels), torch.nan)
+        alone[:, place] = values[:, 17]
+        made = made_of(alone)
+        assert torch.equal(made[:, place], together[:, 17])
+        assert made.isnan().all(dim=2).sum() == 2 * 5
+
+
+@with_vectors
+@pytest.mark.parametrize("channels", [300, 512])
+def test_they_round_no_more_than_the_library(channels: int, normal: Draw) -> None:
+    """Of 512 channels it rounds by 2.9e-7 of the whole, and this by 2.1e-7."""
+    values, weights = torch.from_numpy(normal(1, 600, channels)), torch.from_numpy(normal(1, channels, 128))
+    made, exact = values.new_empty(1, 600, 128), values.double() @ weights.double()
+    products_with(weights)(values, made, onto=False)
+    own, library = (float((one - exact).norm() / exact.norm()) for one in (made, values @ weights))
+    print(own, library, own / library)
+    assert own < 1.2 * library
