@@ -37,7 +37,10 @@ _COMBINING = 50
 WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
 _NARROW_WORTH_IT = 0.55
-"""The same in bfloat16, of which the library multiplies twice as many at once, and which it is given first."""
+"""The same in bfloat16, of which the library multiplies twice as many at once, and which it is given first.
+
+All are combined for two outputs of three weights: combinations for more round to bfloat16 too much.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,11 @@ class _Scheme:
     def n_points(self) -> int:
         return len(self.of_inputs)
 
-    def cost_of_tile(self, outputs: int, channels: int, width: int) -> int:
-        """Multiplications of a tile, and what takes as long."""
+    def cost_of_tile(self, outputs: int, channels: int, width: int, *, narrow: bool = False) -> int:
+        """Multiplications of a tile in float32, and what takes as long; narrow ones take half of it."""
         whole, rest = divmod(width, self.n_weights)
         products = (whole * self.n_points + (self.n_points - 1 if rest else 0)) * channels * outputs
-        return products + _COMBINING * self.n_points * (channels + outputs)
+        return products // (2 if narrow else 1) + _COMBINING * self.n_points * (channels + outputs)
 
     def n_tiles(self, size: int, dilation: int) -> int:
         """Tiles that hold ``size`` outputs; some of the last look at fewer than all that a tile has."""
@@ -133,7 +136,7 @@ class Winograd:
     ) -> None:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
-        self._scheme = _scheme_for(self._width)
+        self._scheme = _TWO_OUTPUTS if narrow else _scheme_for(self._width)
         self._columns = self._outputs + -self._outputs % LANES
         groups = _combined_weights(weight, self._scheme)
         self._narrow, self._products = narrow, [products_with(points, narrow=narrow) for points in groups]
@@ -146,9 +149,11 @@ class Winograd:
         size = self._size(value)
         if value.dtype is not torch.float32 or size < 1:
             return False
-        a_tile = self._scheme.cost_of_tile(self._outputs, self._channels, self._width)
+        sizes = self._outputs, self._channels, self._width
+        a_tile = self._scheme.cost_of_tile(*sizes, narrow=self._narrow)
         n_tiles = self._scheme.n_tiles(size, self._dilation) + self._beyond
-        return a_tile * n_tiles <= WORTH_IT * self._width * self._channels * self._outputs * size
+        most = _NARROW_WORTH_IT if self._narrow else WORTH_IT
+        return a_tile * n_tiles <= most * self._width * self._channels * self._outputs * size
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
@@ -215,17 +220,15 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
 
 
 def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
-    """The same with products of bfloat16 numbers, or of float32 ones where these round too much.
-
-    None where the library is faster with bfloat16.
-    """
-    if not has_narrow_vectors():
+    """The same with products of bfloat16 numbers; None where the library is faster at these."""
+    outputs, channels, height, width = weight.shape
+    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width >= 3
+    if not known or channels % 2 == 1 or not has_narrow_vectors():
         return None
-    rounds_little = _scheme_for(weight.shape[3]) is _TWO_OUTPUTS and weight.shape[1] % 2 == 0
-    share = 1 if rounds_little else _NARROW_WORTH_IT
-    if cost_of_place(weight) > share * weight.numel():
+    a_tile = _TWO_OUTPUTS.cost_of_tile(outputs, channels, width, narrow=True)
+    if a_tile / _TWO_OUTPUTS.n_outputs > _NARROW_WORTH_IT * weight.numel():
         return None
-    return Winograd(weight, bias, padding, dilation, narrow=rounds_little)
+    return Winograd(weight, bias, padding, dilation, narrow=True)
 
 
 def cost_of_place(weight: Tensor) -> float:

@@ -24,7 +24,7 @@ from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.tower import Tower
 from dlgenome.attribution.rulesets import RuleSet
 
-pytestmark = pytest.mark.usefixtures("with_tiles")
+pytestmark = pytest.mark.usefixtures("registers")
 LENGTH, REFERENCES = 300, 3
 
 
@@ -128,7 +128,7 @@ def test_multipliers_are_those_of_the_layers_one_by_one(
     assert tower.narrow == narrow
     assert tower.of_relu
     found, exact = found_and_exact(program, network, step, plan.targets)
-    request.getfixturevalue("without_tiles")
+    request.getfixturevalue("without_vectors")
     assert found_in(program) == []
     one_by_one = DEEPLIFT.engine(program, step).run(rows_of(step), plan.targets)
     for own, other, right in zip(found.multipliers, one_by_one.multipliers, exact.multipliers, strict=True):
@@ -236,59 +236,10 @@ def test_positions_that_are_no_number_spread_as_they_do_layer_by_layer(
     step = StepShape(1, 2)
     program, rows = program_of(network), rows_of(step)
     found = DEEPLIFT.engine(program, step).run(rows, 1)
-    request.getfixturevalue("without_tiles")
+    request.getfixturevalue("without_vectors")
     expected = DEEPLIFT.engine(program, step).run(rows, 1)
     assert found.predictions.isnan().all()
     assert torch.equal(found.multipliers[0].isnan(), expected.multipliers[0].isnan())
-
-
-class Changed(Network.Module):
-    """The same network, with one thing that towers do not have; "weights" are made of others."""
-
-    def __init__(self, change: str) -> None:
-        channels = 40 if change == "channels" else 32
-        super().__init__(Network(channels=channels))
-        self.change = change
-        if change == "groups":
-            self.layers[1] = nn.Conv1d(32, 32, 3, dilation=4, padding=4, groups=2)
-        if change == "weights":
-            self.layers[1] = nn.utils.parametrizations.weight_norm(self.layers[1])
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.first(x).relu()
-        several = []
-        for layer in self.layers:
-            made = layer(x)
-            made = nn.functional.gelu(made) if self.change == "activation" else made.relu()
-            x = (x * 2 if self.change == "scale" else x) + made
-            several.append(x)
-        if self.change == "read again":
-            x = x + several[0] + several[1]
-        return self.head(x.mean(2))
-
-
-@pytest.mark.parametrize("change", ["channels", "activation", "scale", "read again"])
-def test_other_networks_have_no_towers(change: str) -> None:
-    assert found_in(program_of(Changed(change).eval())) == []
-
-
-@pytest.mark.parametrize("change", ["groups", "weights"])
-def test_a_layer_of_another_kind_is_no_part_of_a_tower(change: str) -> None:
-    """One layer before it and one after it are not enough."""
-    assert found_in(program_of(Changed(change).eval())) == []
-
-
-def test_a_row_too_large_for_the_cache_is_explained_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = program_of(Network().build())
-    assert len(found_in(program)) == 1
-    monkeypatch.setattr(towers, "_CACHE", 32 * 4 * LENGTH // 3)
-    assert found_in(program) == []
-
-
-@pytest.mark.parametrize("rules", ["gradient", "guided-backprop", "passthrough"])
-def test_other_ways_of_explaining_have_no_towers(rules: RuleSet) -> None:
-    engine = Method(rules).engine(program_of(Network().build()), StepShape(1, REFERENCES))
-    assert not any(isinstance(step.rule, Tower) for step in engine.program.steps)
 
 
 def test_the_first_value_may_be_read_elsewhere() -> None:

@@ -13,6 +13,7 @@ from numba.core.registry import cpu_target
 
 from dlgenome.attribution.tiles import processor
 from dlgenome.attribution.tiles.processor import has_tiles
+from dlgenome.attribution.vectors import processor as of_numba
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_not_where_numba_compiles_for_another_processor(
     [
         (sys, "platform", "darwin"),
         (platform, "machine", lambda: "aarch64"),
-        (processor, "llvm_version_info", (15, 0, 7)),
+        (of_numba, "llvm_version_info", (15, 0, 7)),
         (processor, "_is_permitted", lambda: False),
     ],
     ids=["system", "machine", "compiler", "permission"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlgenome.attribution.vectors import matrices
 from dlgenome.attribution.vectors.matrices import in_pairs, in_panels, products_with
 from dlgenome.attribution.vectors.products import multiply, multiply_all
 
@@ -28,14 +30,32 @@ def multiplied_by(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What is multiplied: float32 numbers, or pairs of bfloat16."""
+
+    channels: int
+    """That are one of them."""
+
+    def values(self, values: Floats) -> Any:
+        """Of places (places, channels)."""
+        rounded = torch.from_numpy(values).bfloat16().view(torch.uint16)
+        return values if self.channels == 1 else rounded.numpy().view(np.uint32)
+
+    def panels(self, weights: Floats) -> Any:
+        """Of weights (channels, outputs)."""
+        matrix = torch.from_numpy(weights).unsqueeze(0)
+        return in_panels(matrix if self.channels == 1 else in_pairs(matrix)).flatten().numpy()
+
+
+NUMBERS, PAIRS = Kind(1), Kind(2)
+
+
 @pytest.fixture(params=["numbers", "pairs"])
-def in_kind(request: pytest.FixtureRequest) -> Callable[[Floats], Any]:
-    """Values (places, channels) as products take them: as they are, and in pairs of bfloat16 numbers."""
-    if request.param == "numbers":
-        request.getfixturevalue("with_vectors")
-        return lambda values: values
-    request.getfixturevalue("with_narrow_vectors")
-    return lambda values: np.asarray(torch.from_numpy(values).bfloat16().view(torch.uint16)).view(np.uint32)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind that the processor multiplies."""
+    request.getfixturevalue({"numbers": "with_vectors", "pairs": "with_narrow_vectors"}[request.param])
+    return {"numbers": NUMBERS, "pairs": PAIRS}[request.param]
 
 
 @pytest.fixture
@@ -58,55 +78,34 @@ def shapes() -> Iterator[tuple[int, int, int]]:
         yield channels, 16 * (1 + 7 * channels % 20), 6 * (1 + channels % 4)
 
 
-def packed(weights: Floats, in_kind: Callable[[Floats], Any]) -> Any:
-    """Weights (channels, outputs) in panels, and in pairs where values are."""
-    matrix = torch.from_numpy(weights).unsqueeze(0)
-    is_pairs = in_kind(np.zeros((1, 2), np.float32)).dtype == np.uint32
-    return in_panels(in_pairs(matrix) if is_pairs else matrix).flatten().numpy()
-
-
-def wide(one: Floats, other: Floats) -> NDArray[np.float64]:
+def wide(one: Floats, other: Floats) -> Any:
     """The product in float64."""
     return one.astype(float) @ other.astype(float)
 
 
 @onto_or_not
-def test_products_of_whole_numbers_are_exact(
-    onto: bool, in_kind: Callable[[Floats], Any], whole: Draw
-) -> None:
+def test_products_of_whole_numbers_are_exact(kind: Kind, onto: bool, whole: Draw) -> None:
     """Wherever values, weights and sums begin; nothing else is written to."""
     for channels, outputs, places in shapes():
-        channels += channels % 2
-        beside, skipped = 2 * (channels % 5), channels % 3
+        channels += channels % kind.channels
+        beside, skipped = kind.channels * (channels % 5), channels % 3
         values, weights = whole(places, channels + beside), whole(channels, outputs)
         before = whole(2 * skipped + places * outputs)
-        seen, panels, sums = in_kind(values), packed(weights, in_kind), before.copy()
-        units, apart = len(panels) // outputs, seen.shape[1]
+        seen, panels, sums = kind.values(values), kind.panels(weights), before.copy()
         multiply(
-            np.pad(seen.ravel(), (skipped, 0)), skipped, apart, places, units, np.pad(panels, (skipped, 0)),
-            skipped, outputs, sums, skipped, onto,
+            np.pad(seen.ravel(), (skipped, 0)), skipped, seen.shape[1], places, channels // kind.channels,
+            np.pad(panels, (skipped, 0)), skipped, outputs, sums, skipped, onto,
         )  # fmt: skip
-        expected = before.astype(float)
-        middle = slice(skipped, skipped + places * outputs)
+        expected, middle = before.astype(float), slice(skipped, skipped + places * outputs)
         expected[middle] = onto * expected[middle] + wide(values[:, :channels], weights).ravel()
         np.testing.assert_array_equal(sums, expected, err_msg=f"{channels, outputs, places}")
-
-
-@with_vectors
-@pytest.mark.parametrize("channels", [1, 3, 65, 131])
-def test_channels_may_be_odd_in_number(channels: int, whole: Draw) -> None:
-    values, weights = whole(12, channels), whole(channels, 48)
-    sums = np.empty((12, 48), np.float32)
-    panels = packed(weights, lambda values: values)
-    multiply(values.ravel(), 0, channels, 12, channels, panels, 0, 48, sums.ravel(), 0, False)
-    np.testing.assert_array_equal(sums, wide(values, weights))
 
 
 @with_vectors
 @pytest.mark.parametrize("places", [1, 5, 6, 7, 11])
 def test_no_more_than_whole_groups_of_places_are_written(places: int, whole: Draw) -> None:
     values, weights, sums = whole(18, 70), whole(70, 80), np.full((18, 80), np.nan, np.float32)
-    panels, written = packed(weights, lambda values: values), places + -places % 6
+    panels, written = NUMBERS.panels(weights), places + -places % 6
     multiply(values.ravel(), 0, 70, places, 70, panels, 0, 80, sums.ravel(), 0, False)
     np.testing.assert_array_equal(sums[:places], wide(values, weights)[:places])
     assert np.isnan(sums[written:]).all()
@@ -130,15 +129,13 @@ def test_some_of_several_products_are_made(onto: bool, whole: Draw) -> None:
 @pytest.mark.usefixtures("with_narrow_vectors")
 @pytest.mark.parametrize("channels", [2, 66, 300])
 def test_pairs_make_the_products_of_rounded_numbers(channels: int, normal: Draw) -> None:
-    values, weights = normal(30, channels), normal(channels, 128)
-    pairs = np.asarray(torch.from_numpy(values).bfloat16().view(torch.uint16)).view(np.uint32)
-    panels = in_panels(in_pairs(torch.from_numpy(weights).unsqueeze(0))).flatten().numpy()
-    sums = np.empty((30, 128), np.float32)
-    multiply(pairs.ravel(), 0, channels // 2, 30, channels // 2, panels, 0, 128, sums.ravel(), 0, False)
+    values, weights, sums = normal(30, channels), normal(channels, 128), np.empty((30, 128), np.float32)
+    seen, panels = PAIRS.values(values), PAIRS.panels(weights)
+    multiply(seen.ravel(), 0, channels // 2, 30, channels // 2, panels, 0, 128, sums.ravel(), 0, False)
     exact = wide(rounded(values), rounded(weights))
-    largest = wide(np.abs(rounded(values)), np.abs(rounded(weights)))
-    assert (np.abs(sums - exact) < 1e-6 * largest).all()
-    assert np.abs(sums - wide(values, weights)).max() > 1e-3
+    most = 1e-6 * wide(np.abs(rounded(values)), np.abs(rounded(weights)))
+    assert (np.abs(sums - exact) < most).all()
+    assert not (np.abs(sums - wide(values, weights)) < most).any(axis=1).all()
 
 
 def rounded(values: Floats) -> Floats:
@@ -190,13 +187,22 @@ def test_known_weights_are_multiplied(
 
 
 @pytest.mark.parametrize("channels", [64, 300, 512])
-def test_both_ways_make_the_same_but_for_rounding(channels: int, multiplied_by: str, normal: Draw) -> None:
+def test_both_ways_make_the_same_but_for_rounding(
+    channels: int, multiplied_by: str, normal: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def noted(*given: Any) -> None:
+        calls.append(len(given))
+        multiply_all(*given)
+
+    monkeypatch.setattr(matrices, "multiply_all", noted)
     values, weights = torch.from_numpy(normal(3, 60, channels)), torch.from_numpy(normal(3, channels, 96))
     made = values.new_empty(3, 60, 96)
     products_with(weights)(values, made, onto=False)
     exact = values.double() @ weights.double()
     assert float((made - exact).norm() / exact.norm()) < 5e-7
-    assert torch.equal(made, values @ weights) == (multiplied_by == "library")
+    assert bool(calls) == (multiplied_by == "vectors")
 
 
 @with_vectors
@@ -224,10 +230,9 @@ def test_a_row_gets_the_same_bits_wherever_it_stands(channels: int, normal: Draw
 @with_vectors
 @pytest.mark.parametrize("channels", [300, 512])
 def test_they_round_no_more_than_the_library(channels: int, normal: Draw) -> None:
-    """Of 512 channels it rounds by 2.9e-7 of the whole, and this by 2.1e-7."""
+    """Of 512 channels it rounds by 2.4e-7 of the whole, and they by 1.5e-7."""
     values, weights = torch.from_numpy(normal(1, 600, channels)), torch.from_numpy(normal(1, channels, 128))
     made, exact = values.new_empty(1, 600, 128), values.double() @ weights.double()
     products_with(weights)(values, made, onto=False)
     own, library = (float((one - exact).norm() / exact.norm()) for one in (made, values @ weights))
-    print(own, library, own / library)
     assert own < 1.2 * library
