@@ -14,7 +14,6 @@ from dlgenome.attribution.steady import steady_linear
 from dlgenome.attribution.vectors.matrices import rows_times
 from dlgenome.attribution.vectors.processor import has_vectors
 
-
 _FEWEST = 16
 """Inputs, and outputs, from which on vectors are filled."""
 
@@ -82,7 +81,8 @@ class VectorDense(Dense):
 
 def _of_rows(products: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     """Products of a value of any number of axes along its last one."""
-    return products(value.reshape(-1, value.shape[-1]).contiguous()).unflatten(0, value.shape[:-1])
+    made = products(value.reshape(-1, value.shape[-1]).contiguous())
+    return made.view(*value.shape[:-1], made.shape[1])
 
 
 RULES: dict[Any, Rule] = {aten.linear.default: Dense()}

@@ -8,7 +8,6 @@ memory and read again. It lies in a record, one layer after the other.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dlgenome.attribution.tiles.instructions import (
     BLOCK,
@@ -18,7 +17,6 @@ from dlgenome.attribution.tiles.instructions import (
     read_configuration,
 )
 from dlgenome.attribution.tiles.kernels import (
-    Numbers,
     Pieces,
     Shape,
     n_groups,
@@ -27,19 +25,19 @@ from dlgenome.attribution.tiles.kernels import (
     sum_up,
     take_apart,
 )
-from dlgenome.attribution.vectors.secants import times_slopes
 from dlgenome.attribution.vectors.layers import Layers, copied, slope_times
 from dlgenome.attribution.vectors.numbers import (
     LANES,
+    Numbers,
     all_of,
     at_least,
-    fetch,
     load,
     plus,
     put_by,
     store,
-    times,
+    zeros,
 )
+from dlgenome.attribution.vectors.secants import times_slopes
 from dlgenome.compiled import compiled
 
 _ZERO = np.float32(0)

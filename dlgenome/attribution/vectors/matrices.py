@@ -43,8 +43,9 @@ class _ByVectors:
         self._weights = as_array(in_panels(weights).flatten())
 
     def __call__(self, values: Tensor, sums: Tensor, *, onto: bool) -> None:
-        assert values.shape[1] % PLACES == 0 and values.stride(1) == self._channels
-        assert sums.shape[1] == values.shape[1] and sums.stride(1) == self._outputs
+        assert values.shape[1] == sums.shape[1]
+        assert values.shape[1] % PLACES == 0
+        assert (values.stride(1), sums.stride(1)) == (self._channels, self._outputs)
         seen, made = _flat(values), _flat(sums)
 
         def work(first: int, last: int) -> None:
