@@ -1,9 +1,10 @@
-"""Convolutions that count with fewer digits, for processors and GPUs that have units for bfloat16.
+"""Convolutions and dense layers that count with fewer digits, for units of bfloat16.
 
 A rounded value costs more than a rounded multiplier: near its kink a ReLU has another slope then, and a
 maximum chooses another of near equals. Of values, and of the weights that they meet, sixteen binary digits
 count at least (on CUDA the eleven of tf32), of multipliers the eight of bfloat16. Products are added up in
-float32; what a library makes of bfloat16 is rounded to it.
+float32; what a library makes of bfloat16 is rounded to it. Dense layers round only multipliers, and only
+where the processor's own vectors multiply them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from dataclasses import replace
 
 from dlgenome.attribution.lowering import Program, Step
 from dlgenome.attribution.rules.convolution import AnyConvolution, Convolution
+from dlgenome.attribution.rules.dense import Dense
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 
 
 def with_narrow_convolutions(program: Program) -> Program:
-    """The program with narrow convolutions; transposed ones and those of few channels stay as they are."""
+    """The program with narrow convolutions and dense layers.
+
+    Transposed convolutions stay as they are, and what has few channels or outputs.
+    """
     return replace(program, steps=tuple(map(_narrowed, program.steps)))
 
 
@@ -27,7 +32,7 @@ def has_maxima(program: Program) -> bool:
 
 
 def _narrowed(step: Step) -> Step:
-    if not isinstance(step.rule, (Convolution, AnyConvolution)):
+    if not isinstance(step.rule, (Convolution, AnyConvolution, Dense)):
         return step
     rule = copy.copy(step.rule)
     rule.narrow = True

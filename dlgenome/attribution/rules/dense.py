@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,18 +10,24 @@ from torch import Tensor
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.linear import Linear
 from dlgenome.attribution.steady import steady_linear
-from dlgenome.attribution.vectors.matrices import rows_times
-from dlgenome.attribution.vectors.processor import has_vectors
+from dlgenome.attribution.vectors.matrices import RowProducts
+from dlgenome.attribution.vectors.processor import has_narrow_vectors, has_vectors
 
 _FEWEST = 16
 """Inputs, and outputs, from which on vectors are filled."""
 
 
 class Dense(Linear):
-    """Fully connected layer ``x W^T + b``."""
+    """Fully connected layer ``x W^T + b``.
+
+    A ``narrow`` one may round multipliers, and the weights that they meet, to bfloat16.
+    """
 
     title = "linear (dense)"
     owns_output = True
+
+    def __init__(self, *, narrow: bool = False) -> None:
+        self.narrow = narrow
 
     def refusal(self, call: Call) -> str | None:
         """Refused where the weights depend on the sequence, or where they meet the batch."""
@@ -37,7 +42,7 @@ class Dense(Linear):
         if weight.device.type != "cpu" or weight.dim() != 2:
             return self
         by_vectors = has_vectors() and weight.dtype is torch.float32 and min(weight.shape) >= _FEWEST
-        return VectorDense(weight) if by_vectors else BoundDense(weight)
+        return VectorDense(weight, narrow_back=self.narrow) if by_vectors else BoundDense(weight)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Weighted sums that are the same bits for the same row, wherever it stands."""
@@ -56,6 +61,7 @@ class BoundDense(Dense):
     """
 
     def __init__(self, weight: Tensor) -> None:
+        super().__init__()
         self._weight = weight.T.contiguous().T
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -66,8 +72,10 @@ class BoundDense(Dense):
 class VectorDense(Dense):
     """A fully connected layer of known weights, by the processor's vectors."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._there, self._back = rows_times(weight.T), rows_times(weight)
+    def __init__(self, weight: Tensor, *, narrow_back: bool = False) -> None:
+        super().__init__(narrow=narrow_back)
+        self._there = RowProducts(weight.T)
+        self._back = RowProducts(weight, narrow=narrow_back and has_narrow_vectors())
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Weighted sums, each row's by the same steps wherever it stands."""
@@ -79,7 +87,7 @@ class VectorDense(Dense):
         return [_of_rows(self._back, multiplier)]
 
 
-def _of_rows(products: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+def _of_rows(products: RowProducts, value: Tensor) -> Tensor:
     """Products of a value of any number of axes along its last one."""
     made = products(value.reshape(-1, value.shape[-1]).contiguous())
     return made.view(*value.shape[:-1], made.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -69,33 +68,42 @@ class _ByLibrary:
             torch.bmm(seen, self._weights, out=made)
 
 
-def rows_times(weights: Tensor) -> Callable[[Tensor], Tensor]:
-    """The products of rows (rows, channels) with weights (channels, outputs), by vectors."""
-    channels, outputs = weights.shape
-    panels = as_array(in_panels(F.pad(weights, (0, -outputs % LANES)).unsqueeze(0)).flatten())
-    columns = outputs + -outputs % LANES
+class RowProducts:
+    """Products of rows (rows, channels) with weights (channels, outputs), by vectors.
 
-    def multiplied(rows: Tensor, made: Tensor) -> None:
-        seen, sums = _flat(rows), _flat(made)
+    Narrow ones are of numbers rounded to bfloat16.
+    """
+
+    def __init__(self, weights: Tensor, *, narrow: bool = False) -> None:
+        channels, self._outputs = weights.shape
+        self._odd = channels % 2 if narrow else 0
+        filled = F.pad(weights, (0, -self._outputs % LANES, 0, self._odd)).unsqueeze(0)
+        laid_out = in_pairs(filled) if narrow else filled
+        self._narrow, (_, self._channels, self._columns) = narrow, laid_out.shape
+        self._panels = as_array(in_panels(laid_out).flatten())
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, outputs), each row by the same steps wherever it stands."""
+        if self._narrow:
+            rows = rounded_to_pairs(F.pad(rows, (0, self._odd)))
+        whole = len(rows) - len(rows) % PLACES
+        made = torch.empty(whole + PLACES, self._columns)
+        if whole > 0:
+            self._multiply(rows[:whole], made)
+        if whole < len(rows):
+            rest = torch.zeros(PLACES, self._channels, dtype=rows.dtype)
+            rest[: len(rows) - whole] = rows[whole:]
+            self._multiply(rest, made[whole:])
+        return made[: len(rows), : self._outputs]
+
+    def _multiply(self, rows: Tensor, made: Tensor) -> None:
+        seen, sums, channels, columns = _flat(rows), _flat(made), self._channels, self._columns
 
         def work(first: int, last: int) -> None:
             value, place, count = PLACES * first * channels, PLACES * first * columns, PLACES * (last - first)
-            multiply(seen, value, channels, count, channels, panels, 0, columns, sums, place, False)
+            multiply(seen, value, channels, count, channels, self._panels, 0, columns, sums, place, False)
 
         in_threads(work, len(rows) // PLACES)
-
-    def run(rows: Tensor) -> Tensor:
-        whole = len(rows) - len(rows) % PLACES
-        made = rows.new_empty(whole + PLACES, columns)
-        if whole > 0:
-            multiplied(rows[:whole], made[:whole])
-        if whole < len(rows):
-            rest = rows.new_zeros(PLACES, channels)
-            rest[: len(rows) - whole] = rows[whole:]
-            multiplied(rest, made[whole:])
-        return made[: len(rows), :outputs]
-
-    return run
 
 
 def in_panels(weights: Tensor) -> Tensor:
