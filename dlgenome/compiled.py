@@ -21,6 +21,11 @@ def compiled(function: F) -> F:
     return _compiled(function, fastmath=False)
 
 
+def compiled_in_place(function: F) -> F:
+    """As :func:`compiled`, for small functions: their code is written where they are called."""
+    return _compiled(function, fastmath=False, forceinline=True)
+
+
 def compiled_in_any_order(function: F) -> F:
     """As :func:`compiled`, for functions whose sums may be added in any order: only such are vectorised."""
     return _compiled(function, fastmath={"reassoc"})

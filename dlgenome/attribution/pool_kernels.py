@@ -5,41 +5,19 @@ The plain path (`rules/pooling.py`) lays values out anew, gathers and scatters: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.kernels import in_threads, is_worth_it, scalars
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.slopes import Floats, Scalar, relu_slope
+from dlgenome.attribution.vectors.pools import MOST_POSITIONS, Places, Windows, back, maxima
+from dlgenome.attribution.vectors.processor import has_vectors
 from dlgenome.compiled import compiled
-
-Places = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Where the windows of a pool over positions lie, and whether a ReLU comes before it."""
-
-    width: int
-    stride: int
-    padding: int
-    dilation: int
-    after_relu: bool = False
-
-    @property
-    def numbers(self) -> tuple[Any, ...]:
-        """All of it, in order."""
-        return self.width, self.stride, self.padding, self.dilation, self.after_relu
-
-    @property
-    def side_by_side(self) -> bool:
-        """Whether no position is in two windows, and none is between two."""
-        return self.stride == self.width and self.dilation == 1
 
 
 @compiled
@@ -191,14 +169,13 @@ def pool_multiplier(
     m = multiplier.transpose(1, 2).contiguous().numpy()
     out, count = r if spare and windows.side_by_side else np.empty_like(r), m.shape[1]
     top_x, at_x = _find(x, windows, count)
-    settings: list[Any] = [*windows.numbers, *scalars(references.dtype)]
+    way_back = _way_back(r, windows)
 
     def work(first: int, last: int) -> None:
         for sequence in range(first // step.references, -(-last // step.references)):
             low = max(first, sequence * step.references)
             part = slice(low, min(last, (sequence + 1) * step.references))
-            known = (x[sequence], top_x[sequence], at_x[sequence])
-            _back(*known, r[part], m[part], out[part], *settings)
+            way_back(x[sequence], top_x[sequence], at_x[sequence], r[part], m[part], out[part])
 
     in_threads(work, step.pairs)
     return torch.from_numpy(out).transpose(1, 2)
@@ -214,8 +191,36 @@ def _channels_last(value: Tensor) -> Floats | None:
 
 def _find(rows: Floats, windows: Windows, count: int) -> tuple[Floats, Places]:
     top, place = _empty(rows, count)
-    in_threads(lambda a, b: _maxima(rows[a:b], top[a:b], place[a:b], *windows.numbers), len(rows))
+    if _suits_vectors(rows):
+        flat, best, at = (_flat(part) for part in (rows, top, place))
+        channels = rows.shape[2]
+        in_threads(lambda a, b: maxima(flat[a:b], channels, windows, best[a:b], at[a:b]), len(rows))
+    else:
+        in_threads(lambda a, b: _maxima(rows[a:b], top[a:b], place[a:b], *windows), len(rows))
     return top, place
+
+
+def _way_back(rows: Floats, windows: Windows) -> Callable[..., None]:
+    """From values and maxima of a sequence, and values and multipliers of its pairs, to multipliers below."""
+    if not _suits_vectors(rows):
+        settings: list[Any] = [*windows, *scalars(torch.from_numpy(rows).dtype)]
+        return lambda *parts: _back(*parts, *settings)
+    channels = rows.shape[2]
+
+    def run(x: Any, top: Any, at: Any, r: Any, m: Any, out: Any) -> None:
+        x, top, at = x.reshape(-1), top.reshape(-1), at.reshape(-1)
+        back(x, top, at, _flat(r), _flat(m), channels, windows, _flat(out))
+
+    return run
+
+
+def _suits_vectors(rows: Floats) -> bool:
+    return rows.dtype == np.float32 and rows.shape[1] < MOST_POSITIONS and has_vectors()
+
+
+def _flat(rows: Any) -> Any:
+    """(rows, positions * channels) of (rows, positions, channels)."""
+    return rows.reshape(len(rows), -1)
 
 
 def _empty(rows: Floats, count: int) -> tuple[Any, Any]:

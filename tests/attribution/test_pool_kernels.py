@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlgenome.attribution import kernels
+from dlgenome.attribution import kernels, pool_kernels
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import lower
 from dlgenome.attribution.methods import Method
-from dlgenome.attribution.pool_kernels import Windows, pooled
+from dlgenome.attribution.pool_kernels import pool_multiplier, pooled
+from dlgenome.attribution.vectors.pools import Windows
+from dlgenome.attribution.vectors.processor import has_vectors
 
 STEP = StepShape(2, 3)
 WINDOWS = [
@@ -32,14 +34,17 @@ def values(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return (made * 4).round().transpose(1, 2) / 4
 
 
+@pytest.mark.parametrize("by_vectors", [True, False], ids=["vectors", "loops"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("windows", WINDOWS, ids=str)
-def test_maxima_are_those_of_torch(windows: Windows, dtype: torch.dtype) -> None:
+def test_maxima_are_those_of_torch(
+    windows: Windows, dtype: torch.dtype, by_vectors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_kernels, "has_vectors", lambda: by_vectors and has_vectors())
     value = values(8, 40, 150, dtype=dtype)
     value[3, 5, 77] = torch.nan
     value[4, :, :40] = -torch.inf
-    arguments = (windows.width, windows.stride, windows.padding, windows.dilation)
-    expected = F.max_pool1d(value, *arguments)
+    expected = F.max_pool1d(value, *numbers(windows))
     found = pooled(value, windows, expected.shape[2])
     assert found is not None
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
@@ -51,16 +56,49 @@ def test_what_the_kernels_do_not_know_is_left_alone() -> None:
         assert pooled(other, Windows(4, 4, 0, 1), 37) is None
 
 
+@pytest.mark.usefixtures("with_vectors")
+@pytest.mark.parametrize("channels", [16, 40, 47])
+@pytest.mark.parametrize("after_relu", [False, True], ids=["", "after a ReLU"])
+@pytest.mark.parametrize("windows", WINDOWS, ids=str)
+def test_vectors_make_the_bits_that_loops_make(
+    windows: Windows, after_relu: bool, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties, what is no number and what is infinite included; in the memory of the references, too."""
+    monkeypatch.setattr(kernels, "MIN_ELEMENTS", 1)
+    windows = windows._replace(after_relu=after_relu)
+    found = {}
+    for by_vectors in (True, False):
+        monkeypatch.setattr(pool_kernels, "has_vectors", lambda chosen=by_vectors: chosen)
+        sequences, references = values(2, channels, 300), values(6, channels, 300).flip(2)
+        references[3, 5, 77], references[4, :, :40], sequences[0, 3, 9] = torch.nan, -torch.inf, torch.nan
+        references[5, :, :90] = sequences[1, :, :90]
+        tops = pooled(references, windows, F.max_pool1d(references, *numbers(windows)).shape[2])
+        assert tops is not None
+        multiplier = torch.randn(tops.shape, generator=torch.Generator().manual_seed(3))
+        step = (sequences, references, multiplier, STEP, windows)
+        alone = pool_multiplier(*step)
+        over = pool_multiplier(*step, spare=True)
+        assert alone is not None
+        assert over is not None
+        found[by_vectors] = tops, alone, over
+    for one, other in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert 0 < found[True][1].isnan().float().mean() < 0.1
+
+
+def numbers(windows: Windows) -> tuple[int, int, int, int]:
+    return windows.width, windows.stride, windows.padding, windows.dilation
+
+
 class Pool(nn.Module):
     """A convolution and a pool whose maxima are often tied; then another, and a dense layer."""
 
     def __init__(self, windows: Windows, ceil: bool) -> None:
         super().__init__()
-        numbers = (windows.width, windows.stride, windows.padding, windows.dilation)
         self.first = nn.Conv1d(4, 40, 3)
         self.first.weight.data = (self.first.weight.data * 4).round()
         self.first.bias.data.zero_()  # type: ignore[union-attr]
-        self.pool = nn.MaxPool1d(*numbers, ceil_mode=ceil)
+        self.pool = nn.MaxPool1d(*numbers(windows), ceil_mode=ceil)
         self.second = nn.Conv1d(40, 40, 3)
 
     def forward(self, x: Tensor) -> Tensor:

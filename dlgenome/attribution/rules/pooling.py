@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlgenome.attribution.layout import BatchAxis, StepShape
-from dlgenome.attribution.pool_kernels import Windows, pool_multiplier, pooled
+from dlgenome.attribution.pool_kernels import pool_multiplier, pooled
 from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Rule, aten
 from dlgenome.attribution.rules.elementwise import RELU
+from dlgenome.attribution.vectors.pools import Windows
 
 
 class Maxima(NamedTuple):
@@ -110,7 +111,7 @@ class PooledRelu(Rule):
     def __init__(self, relu: Call, pool: Call) -> None:
         self._relu, self._pool = relu, pool
         windows = POOL.windows(pool, pool.args, pool.kwargs)
-        self._windows = None if windows is None else replace(windows, after_relu=True)
+        self._windows = None if windows is None else windows._replace(after_relu=True)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pooled values of what is positive."""

@@ -52,7 +52,7 @@ class _VectorType(types.Type):
         super().__init__("vector")
 
 
-_VECTOR = _VectorType()
+VECTOR = _VectorType()
 
 
 @register_model(_VectorType)
@@ -80,7 +80,7 @@ def load(typing: Any, array: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return vector_at(builder, place_in(context, builder, signature.args[0], *arguments))
 
-    return _VECTOR(array, place), generate
+    return VECTOR(array, place), generate
 
 
 @in_llvm
@@ -107,7 +107,7 @@ def in_eight_digits(typing: Any, vector: Any) -> Any:
         up = builder.add(bits, ir.Constant(_WORDS, [1 << 15] * LANES))
         return builder.bitcast(builder.and_(up, ir.Constant(_WORDS, [0xFFFF0000] * LANES)), FLOATS)
 
-    return _VECTOR(vector), generate
+    return VECTOR(vector), generate
 
 
 @in_llvm
@@ -191,7 +191,7 @@ def all_of(typing: Any, number: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return same_everywhere(builder, arguments[0])
 
-    return _VECTOR(number), generate
+    return VECTOR(number), generate
 
 
 def _of_two(make: Callable[[Any, Any, Any], Any]) -> Any:
@@ -202,7 +202,7 @@ def _of_two(make: Callable[[Any, Any, Any], Any]) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return make(builder, *arguments)
 
-        return _VECTOR(first, second), generate
+        return VECTOR(first, second), generate
 
     return combined
 
@@ -210,6 +210,7 @@ def _of_two(make: Callable[[Any, Any, Any], Any]) -> Any:
 plus = _of_two(lambda builder, a, b: builder.fadd(a, b))
 minus = _of_two(lambda builder, a, b: builder.fsub(a, b))
 times = _of_two(lambda builder, a, b: builder.fmul(a, b))
+over = _of_two(lambda builder, a, b: builder.fdiv(a, b))
 at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", b, a), b, a))
 """The larger of two numbers; the first where one of them is not a number."""
 at_most = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", b, a), b, a))
@@ -223,7 +224,7 @@ def size_of(typing: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return call(builder, f"llvm.fabs.v{LANES}f32", FLOATS, *arguments)
 
-    return _VECTOR(vector), generate
+    return VECTOR(vector), generate
 
 
 @in_llvm
@@ -234,7 +235,7 @@ def about_one_over(typing: Any, vector: Any) -> Any:
         nothing, everywhere = ir.Constant(FLOATS, ir.Undefined), ir.Constant(ir.IntType(LANES), -1)
         return call(builder, "llvm.x86.avx512.rcp14.ps.512", FLOATS, arguments[0], nothing, everywhere)
 
-    return _VECTOR(vector), generate
+    return VECTOR(vector), generate
 
 
 @in_llvm
@@ -244,7 +245,7 @@ def times_plus(typing: Any, first: Any, second: Any, added: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return call(builder, f"llvm.fma.v{LANES}f32", FLOATS, *arguments)
 
-    return _VECTOR(first, second, added), generate
+    return VECTOR(first, second, added), generate
 
 
 @in_llvm
@@ -254,7 +255,7 @@ def negative(typing: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fneg(arguments[0])
 
-    return _VECTOR(vector), generate
+    return VECTOR(vector), generate
 
 
 @compiled

@@ -295,6 +295,22 @@ def test_a_dense_layer_of_known_weights_is_that_layer(
     torch.testing.assert_close(back, multiplier @ weight)
 
 
+@pytest.mark.usefixtures("with_narrow_vectors")
+@pytest.mark.parametrize("outputs", [16, 131])
+def test_a_narrow_dense_layer_rounds_what_goes_back_alone(outputs: int) -> None:
+    weight, value, multiplier = torch.randn(outputs, 70), torch.randn(9, 70), torch.randn(9, outputs)
+    call = cast(Call, None)  # asked for nothing
+    layers = [dense.Dense(narrow=narrow).bound(call, (Ref("x"), weight)) for narrow in (False, True)]
+    plain, narrow = (layer.forward(call, (value, weight), {}) for layer in layers)
+    assert torch.equal(plain, narrow)
+    saved = cast(Backward, SimpleNamespace(args=(value, weight)))
+    _, (back,) = (layer.backward(call, multiplier, saved) for layer in layers)
+    rounded = multiplier.bfloat16().double() @ weight.bfloat16().double()
+    torch.testing.assert_close(back.double(), rounded, rtol=1e-5, atol=1e-5)
+    error = (back - multiplier @ weight).norm() / (multiplier @ weight).norm()
+    assert 2**-10 < error < 2**-7
+
+
 def test_a_dense_layer_of_one_row_of_weights_stays_as_it_is() -> None:
     rule = dense.RULES[aten.linear.default]
     assert rule.bound(cast(Call, None), (Ref("x"), torch.randn(70))) is rule
