@@ -1,7 +1,7 @@
 """How CUDA devices round products of float32, imitated on the processor.
 
 Their tensor cores take operands of float32 as tf32, with ten binary digits after the first, and add up in
-float32. Here every such operand is rounded when torch is about to multiply by it. Our own convolutions are
+float32. Here every such operand is rounded when torch is about to multiply by it. Our own products are
 switched off, for those that torch does not compute would go unrounded.
 """
 
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlgenome.attribution import convolving, towers
 from dlgenome.attribution.engine import Engine
+from dlgenome.attribution.rules import dense
 
 Products = Literal["convolutions", "all"]
 """Which products take tf32: those of ``--precision bfloat16`` on CUDA, or of ``tf32``."""
@@ -39,12 +40,14 @@ _OTHERS: Operands = {
         (aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_, aten.addbmm, aten.addbmm_), (1, 2)
     ),
 }
-_OWN_CONVOLUTIONS: tuple[tuple[Any, str, Callable[..., bool]], ...] = (
+_OWN_PRODUCTS: tuple[tuple[Any, str, Callable[..., bool]], ...] = (
     (convolving, "_is_along_width", lambda *_: False),
     (convolving, "convolve_onto", lambda *_: False),
     (towers, "has_tiles", lambda: False),
+    (towers, "has_vectors", lambda: False),
+    (dense, "has_vectors", lambda: False),
 )
-"""What says whether they are worth it, and that they are not: without, torch computes every convolution."""
+"""What says whether they are worth it, and that they are not: without, torch computes all products."""
 
 
 def as_tf32(value: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def as_tf32(value: Tensor) -> Tensor:
 
 @contextmanager
 def imitated(products: Products) -> Iterator[None]:
-    """Context in which engines multiply as on a CUDA device, and torch computes all their convolutions.
+    """Context in which engines multiply as on a CUDA device, and torch computes all their products.
 
     Engines have to be made in it, too.
     """
@@ -68,7 +71,7 @@ def imitated(products: Products) -> Iterator[None]:
     with ExitStack() as stack:
         for name in ("__init__", "forward_sequences", "run_pairs"):
             stack.enter_context(patch.object(Engine, name, _rounding(getattr(Engine, name), operands)))
-        for room, name, answer in _OWN_CONVOLUTIONS:
+        for room, name, answer in _OWN_PRODUCTS:
             stack.enter_context(patch.object(room, name, answer))
         yield
 

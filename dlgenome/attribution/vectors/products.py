@@ -6,6 +6,8 @@ pass by in the order of memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 from dlgenome.attribution.vectors.instructions import PANEL, panel_of_sums
 from dlgenome.attribution.vectors.numbers import LANES, Numbers
 from dlgenome.compiled import compiled
@@ -31,24 +33,54 @@ def multiply(
         for channel in range(0, channels, _AT_ONCE):
             some, used = min(_AT_ONCE, channels - channel), at + channel * n_vectors * LANES
             _add_panel(
-                n_vectors, values, value + channel, apart, n_places, some, weights, used, sums,
+                n_vectors, values, value + channel, apart, n_places, 1, 0, some, weights, used, sums,
                 place + first, outputs, onto or channel > 0,
             )  # fmt: skip
 
 
 @compiled
-def _add_panel(
-    n_vectors: int, values: Numbers, value: int, apart: int, n_places: int, channels: int, weights: Numbers,
-    weight: int, sums: Numbers, place: int, outputs: int, onto: bool,
+def convolve(
+    values: Any, value: int, n_places: int, taps: int, tap_apart: int, channels: int, weights: Any,
+    weight: int, outputs: int, sums: Numbers, place: int,
 ) -> None:  # fmt: skip
+    """The sums of all taps at places of one line of values, whose first tap sees what ``value`` begins.
+
+    Weights are (panels, taps, channels, outputs of a panel); else all is as in :func:`multiply`.
+    """
+    for first in range(0, outputs, PANEL * LANES):
+        n_vectors = min(PANEL, (outputs - first) // LANES)
+        _add_panel(
+            n_vectors, values, value, channels, n_places, taps, tap_apart, channels, weights,
+            weight + first * taps * channels, sums, place + first, outputs, False,
+        )  # fmt: skip
+
+
+@compiled
+def _add_panel(
+    n_vectors: int, values: Any, value: int, apart: int, n_places: int, taps: int, tap_apart: int,
+    channels: int, weights: Any, weight: int, sums: Numbers, place: int, outputs: int, onto: bool,
+) -> None:  # fmt: skip
+    """Sums of one panel: the compiler has to know of how many vectors."""
     if n_vectors == PANEL:
-        _four(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+        _four(
+            values, value, apart, n_places, taps, tap_apart, channels, weights, weight, sums, place, outputs,
+            onto,
+        )  # fmt: skip
     elif n_vectors == 3:
-        _three(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+        _three(
+            values, value, apart, n_places, taps, tap_apart, channels, weights, weight, sums, place, outputs,
+            onto,
+        )  # fmt: skip
     elif n_vectors == 2:
-        _two(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+        _two(
+            values, value, apart, n_places, taps, tap_apart, channels, weights, weight, sums, place, outputs,
+            onto,
+        )  # fmt: skip
     else:
-        _one(values, value, apart, n_places, channels, weights, weight, sums, place, outputs, onto)
+        _one(
+            values, value, apart, n_places, taps, tap_apart, channels, weights, weight, sums, place, outputs,
+            onto,
+        )  # fmt: skip
 
 
 @compiled

@@ -24,7 +24,6 @@ from dlgenome.attribution.vectors.numbers import (
     minus,
     plus,
     put_by,
-    put_two,
     store,
     zeros,
 )
@@ -44,7 +43,7 @@ _GROUP = 2 * LANES
 
 @compiled
 def forward_rows(
-    values: Numbers, of_relu: bool, layers: Layers, channels: int, units: int, weights: Any, bias: Numbers,
+    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Numbers, bias: Numbers,
     record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The last h of rows of the first, (rows, positions * channels), and the record of each row.
@@ -53,8 +52,7 @@ def forward_rows(
     """
     size, n_layers = values.shape[1], layers.width.size
     h, made = zeros(size + channels), zeros(size + channels)
-    combined = zeros(POINTS * _TILES * units).view(weights.dtype)
-    products = zeros(POINTS * _TILES * channels)
+    combined, products = zeros(POINTS * _TILES * channels), zeros(POINTS * _TILES * channels)
     for row in range(len(values)):
         copied(values[row], of_relu, h)
         seen = size // channels
@@ -65,7 +63,7 @@ def forward_rows(
             for tile in range(0, _n_tiles(width, dilation), _TILES):
                 count = min(_TILES, _n_tiles(width, dilation) - tile)
                 _combine(h, seen, size, tile, count, layers.padding[number], dilation, channels, combined)
-                _multiply(combined, count, channels, units, weights, layers.weight[number], products)
+                _multiply(combined, count, channels, weights, layers.weight[number], products)
                 _add_relu(products, tile, count, width, dilation, layer_bias, h, start, c, made)
             h, made = made, h
             seen = width
@@ -75,7 +73,7 @@ def forward_rows(
 @compiled
 def backward_rows(
     own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
-    units: int, weights: Any, first_own: Numbers, first_others: Numbers, out: Numbers,
+    weights: Numbers, first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
@@ -84,8 +82,7 @@ def backward_rows(
     """
     size, n_layers = out.shape[1], layers.width.size
     of_c = zeros(size + channels)
-    combined = zeros(POINTS * _TILES * units).view(weights.dtype)
-    products = zeros(POINTS * _TILES * channels)
+    combined, products = zeros(POINTS * _TILES * channels), zeros(POINTS * _TILES * channels)
     for pair in range(len(records)):
         m = out[pair]
         m[:] = _ZERO
@@ -105,7 +102,7 @@ def backward_rows(
                 _slopes(x, r, m, first, ready, wanted, channels, of_c)
                 ready = wanted
                 _combine(of_c, width, size, tile, count, padding, dilation, channels, combined)
-                _multiply(combined, count, channels, units, weights, layers.weight[number], products)
+                _multiply(combined, count, channels, weights, layers.weight[number], products)
                 _add(products, tile, count, seen, dilation, m, base, channels)
             first = base
         if first_own.size > 0:
@@ -127,7 +124,7 @@ def _place(tile: int, dilation: int) -> int:
 @compiled
 def _combine(
     row: Numbers, length: int, nothing: int, tile: int, count: int, padding: int, dilation: int,
-    channels: int, combined: Any,
+    channels: int, combined: Numbers,
 ) -> None:  # fmt: skip
     """What tiles look at, combined for the products; ``nothing`` is where there are zeros in the row."""
     apart = _TILES * channels
@@ -140,26 +137,25 @@ def _combine(
         c = place * channels if 0 <= place < length else nothing
         place += dilation
         d = place * channels if 0 <= place < length else nothing
-        for channel in range(0, channels, _GROUP):
-            at, half = number * channels + channel, channel + LANES
-            a_low, a_high = load(row, a + channel), load(row, a + half)
-            b_low, b_high = load(row, b + channel), load(row, b + half)
-            c_low, c_high = load(row, c + channel), load(row, c + half)
-            d_low, d_high = load(row, d + channel), load(row, d + half)
-            put_two(combined, at, minus(a_low, c_low), minus(a_high, c_high))
-            put_two(combined, at + apart, plus(b_low, c_low), plus(b_high, c_high))
-            put_two(combined, at + 2 * apart, minus(c_low, b_low), minus(c_high, b_high))
-            put_two(combined, at + 3 * apart, minus(b_low, d_low), minus(b_high, d_high))
+        for channel in range(0, channels, LANES):
+            at = number * channels + channel
+            first, second = load(row, a + channel), load(row, b + channel)
+            third, fourth = load(row, c + channel), load(row, d + channel)
+            store(combined, at, minus(first, third))
+            store(combined, at + apart, plus(second, third))
+            store(combined, at + 2 * apart, minus(third, second))
+            store(combined, at + 3 * apart, minus(second, fourth))
 
 
 @compiled
 def _multiply(
-    combined: Any, count: int, channels: int, units: int, weights: Any, weight: int, products: Numbers
+    combined: Numbers, count: int, channels: int, weights: Numbers, weight: int, products: Numbers
 ) -> None:
     for point in range(POINTS):
+        at = point * _TILES * channels
         multiply(
-            combined, point * _TILES * units, units, count, units, weights, weight + point * units * channels,
-            channels, products, point * _TILES * channels, False,
+            combined, at, channels, count, channels, weights, weight + point * channels * channels, channels,
+            products, at, False,
         )  # fmt: skip
 
 

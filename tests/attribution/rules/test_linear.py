@@ -305,6 +305,7 @@ def test_a_narrow_dense_layer_rounds_what_goes_back_alone(outputs: int) -> None:
     assert torch.equal(plain, narrow)
     saved = cast(Backward, SimpleNamespace(args=(value, weight)))
     _, (back,) = (layer.backward(call, multiplier, saved) for layer in layers)
+    assert back is not None
     rounded = multiplier.bfloat16().double() @ weight.bfloat16().double()
     torch.testing.assert_close(back.double(), rounded, rtol=1e-5, atol=1e-5)
     error = (back - multiplier @ weight).norm() / (multiplier @ weight).norm()
