@@ -37,12 +37,12 @@ class Dense(Linear):
         return "it multiplies across the batch" if across else None
 
     def bound(self, call: Call, args: tuple[Any, ...]) -> Rule:
-        """The rule with the weights laid out for both ways."""
+        """The rule with the weights laid out for vectors, where the processor has them."""
         weight = args[1]
-        if weight.device.type != "cpu" or weight.dim() != 2:
+        known = weight.device.type == "cpu" and weight.dtype is torch.float32 and weight.dim() == 2
+        if not known or min(weight.shape) < _FEWEST or not has_vectors():
             return self
-        by_vectors = has_vectors() and weight.dtype is torch.float32 and min(weight.shape) >= _FEWEST
-        return VectorDense(weight, narrow_back=self.narrow) if by_vectors else BoundDense(weight)
+        return VectorDense(weight, narrow_back=self.narrow)
 
     def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Weighted sums that are the same bits for the same row, wherever it stands."""
@@ -52,21 +52,6 @@ class Dense(Linear):
     def backward(self, call: Call, multiplier: Tensor, saved: Backward) -> Multipliers:
         """Multiplier times the weights."""
         return [steady_linear(multiplier, saved.args[1].T, None)]
-
-
-class BoundDense(Dense):
-    """A fully connected layer of known weights, which lie in memory input by input.
-
-    Libraries multiply by them a third faster so than as models store them, which is good for the way back.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self._weight = weight.T.contiguous().T
-
-    def forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Weighted sums, as of the layer with its weights where they were."""
-        return super().forward(call, (args[0], self._weight, *args[2:]), kwargs)
 
 
 class VectorDense(Dense):
