@@ -37,10 +37,7 @@ _COMBINING = 50
 WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
 _NARROW_WORTH_IT = 0.55
-"""The same in bfloat16, of which the library multiplies twice as many at once, and which it is given first.
-
-All are combined for two outputs of three weights: combinations for more round to bfloat16 too much.
-"""
+"""The same in bfloat16, of which the library multiplies twice as many at once."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ _FOUR_OUTPUTS = _Scheme(
 class Winograd:
     """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory.
 
-    A ``narrow`` one rounds what it multiplies to bfloat16.
+    A ``narrow`` one, of three weights, rounds what it multiplies to bfloat16.
     """
 
     def __init__(
@@ -136,7 +133,7 @@ class Winograd:
     ) -> None:
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation = padding, dilation
-        self._scheme = _TWO_OUTPUTS if narrow else _scheme_for(self._width)
+        self._scheme = _scheme_for(self._width)
         self._columns = self._outputs + -self._outputs % LANES
         groups = _combined_weights(weight, self._scheme)
         self._narrow, self._products = narrow, [products_with(points, narrow=narrow) for points in groups]
@@ -220,15 +217,18 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
 
 
 def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
-    """The same with products of bfloat16 numbers; None where the library is faster at these."""
-    outputs, channels, height, width = weight.shape
-    known = weight.device.type == "cpu" and weight.dtype is torch.float32 and height == 1 and width >= 3
-    if not known or channels % 2 == 1 or not has_narrow_vectors():
+    """The same with products of bfloat16 numbers, for kernels of three; for wider ones with all digits.
+
+    None where the library is faster with bfloat16. The combinations of wider kernels would round too much.
+    """
+    if not has_narrow_vectors() or cost_of_place(weight) == math.inf:
         return None
-    a_tile = _TWO_OUTPUTS.cost_of_tile(outputs, channels, width, narrow=True)
-    if a_tile / _TWO_OUTPUTS.n_outputs > _NARROW_WORTH_IT * weight.numel():
+    outputs, channels, _, width = weight.shape
+    narrow, scheme = width == _TWO_OUTPUTS.n_weights and channels % 2 == 0, _scheme_for(width)
+    cost = scheme.cost_of_tile(outputs, channels, width, narrow=narrow) / scheme.n_outputs
+    if cost > _NARROW_WORTH_IT * weight.numel():
         return None
-    return Winograd(weight, bias, padding, dilation, narrow=True)
+    return Winograd(weight, bias, padding, dilation, narrow=narrow)
 
 
 def cost_of_place(weight: Tensor) -> float:

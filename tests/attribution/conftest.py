@@ -280,16 +280,20 @@ def only_vectors(with_vectors: None, without_tiles: None) -> None:
     """As on a processor that has vectors of sixteen numbers and no tile registers."""
 
 
-@pytest.fixture(params=["with_tiles", "only_vectors", "without_vectors"], ids=["tiles", "vectors", "neither"])
-def either_way(request: pytest.FixtureRequest) -> None:
+WAYS = {"tiles": "with_tiles", "vectors": "only_vectors", "neither": "without_vectors"}
+
+
+@pytest.fixture(params=WAYS)
+def either_way(request: pytest.FixtureRequest) -> str:
     """With the tile registers of the processor, and as on one that has only its vectors, or neither."""
-    request.getfixturevalue(request.param)
+    request.getfixturevalue(WAYS[request.param])
+    return str(request.param)
 
 
 @pytest.fixture(params=["tiles", "vectors"])
 def registers(request: pytest.FixtureRequest) -> str:
     """With each kind of register that towers are explained by, which this names."""
-    request.getfixturevalue({"tiles": "with_tiles", "vectors": "only_vectors"}[request.param])
+    request.getfixturevalue(WAYS[request.param])
     return str(request.param)
 
 

@@ -28,6 +28,7 @@ from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.linear import Identity, Linear
+from dlgenome.attribution.rules.tower import Tower
 from dlgenome.attribution.rulesets import RULE_SETS, SIGNED, with_rules
 from dlgenome.attribution.signed import SignedEngine
 from dlgenome.model.architectures.bpnet import BPNet
@@ -307,22 +308,36 @@ def test_gradients_that_stand_in_for_rules_are_the_same() -> None:
     assert_same(expected, DEEPLIFT.engine(program, STEP).run(one_hot(LENGTH), 2))
 
 
+WAYS = {
+    "library": "without_vectors",
+    "fewer products": "without_tiles",
+    "tiles": "with_tiles",
+    "tower of tiles": "with_tiles",
+    "tower of vectors": "only_vectors",
+}
+"""Of computing convolutions, and what the processor must have, or not have, for that."""
+
+
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("way", ["library", "fewer products", "tiles", "tower"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("width", "start", "stop"), [(3, 10, 40), (3, 0, 30), (3, 31, 60), (4, 20, 40), (5, 15, 58), (2, 20, 40)]
+    ("width", "start", "stop"),
+    [(3, 20, 40), (3, 10, 40), (3, 0, 30), (3, 31, 60), (4, 20, 40), (5, 15, 58), (2, 20, 40)],
 )
 def test_layers_of_many_channels_may_end_on_one_side_first(
     width: int, start: int, stop: int, way: str, narrow: bool, request: pytest.FixtureRequest
 ) -> None:
-    """The library then adds to values of other lengths, or must not be asked to."""
+    """The library then adds to values of other lengths, or must not be asked to.
+
+    Layers that end on both sides at once are a tower, where there are towers.
+    """
     patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    if way in ("tiles", "tower"):
-        request.getfixturevalue("with_tiles")
-        patch.setattr(towers, "has_tiles", lambda: way == "tower")
-    else:
-        request.getfixturevalue("without_tiles")
+    request.getfixturevalue(WAYS[way])
+    if way in ("library", "fewer products"):
         patch.setattr(winograd, "WORTH_IT", 10 if way == "fewer products" else 0)
+    if not way.startswith("tower"):
+        for question in ("has_tiles", "has_vectors"):
+            patch.setattr(towers, question, lambda: False)
 
     class Residual(nn.Module):
         def __init__(self) -> None:
@@ -344,6 +359,9 @@ def test_layers_of_many_channels_may_end_on_one_side_first(
     program = with_narrow_convolutions(program) if narrow else program
     exact = lower(capture(deepcopy(network).double(), (4, LENGTH), dtype=torch.float64))
     assert cropped(program) is not program
+    if (start, stop) == (20, 40) and width == 3:
+        has_tower = any(isinstance(step.rule, Tower) for step in put_together(program).steps)
+        assert has_tower == way.startswith("tower")
     expected = Engine(exact, STEP, keep_all=True).run(rows.double(), 1)
     assert_same(expected, DEEPLIFT.engine(program, STEP).run(rows, 1), 1e-2 if narrow else 1e-5)
 

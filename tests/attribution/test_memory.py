@@ -50,7 +50,7 @@ def captured(request: pytest.FixtureRequest) -> tuple[Program, torch.dtype]:
     return lower(capture(Residuals(), (4, LENGTH), dtype=request.param)), request.param
 
 
-@pytest.mark.usefixtures("without_tiles")
+@pytest.mark.usefixtures("without_vectors")
 def test_residual_relus_are_one_operation_where_nothing_else_reads_them(
     captured: tuple[Program, torch.dtype],
 ) -> None:
@@ -78,8 +78,12 @@ def test_a_value_that_is_read_later_or_kept_is_not_written_over(
     assert not everything.spare
 
 
-def test_scores_are_those_of_the_program_as_it_was_captured(captured: tuple[Program, torch.dtype]) -> None:
+def test_scores_are_those_of_the_program_as_it_was_captured(
+    captured: tuple[Program, torch.dtype], either_way: str
+) -> None:
+    """But for towers of vectors, which sum up in another order than the layers one by one."""
     program, dtype = captured
+    in_order = either_way != "vectors" or dtype is torch.float64
     rows = torch.zeros(STEP.rows, 4, LENGTH, dtype=dtype)
     bases = torch.randint(4, (STEP.rows, 1, LENGTH), generator=torch.Generator().manual_seed(1))
     rows.scatter_(1, bases, 1)
@@ -89,8 +93,9 @@ def test_scores_are_those_of_the_program_as_it_was_captured(captured: tuple[Prog
         found = engine.run(rows, 2)
         for one, other in zip(expected.multipliers, found.multipliers, strict=True):
             scale = one.abs().max()
-            assert (one - other).abs().max() <= 4 * torch.finfo(dtype).eps * scale
-        assert torch.equal(expected.predictions, found.predictions)
+            assert (one - other).abs().max() <= (4 if in_order else 16) * torch.finfo(dtype).eps * scale
+        most = 0 if in_order else 1e-6
+        torch.testing.assert_close(found.predictions, expected.predictions, rtol=most, atol=0)
     sequences = engine.forward_sequences(rows[: STEP.sequences])
     references = rows[STEP.sequences :]
     first, second = (engine.run_pairs(sequences, references, 2).multipliers for _ in range(2))

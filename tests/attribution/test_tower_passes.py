@@ -106,7 +106,7 @@ class Example:
         multiplier, side = self.multiplier[: step.pairs], sum(layer.start for layer in case.layers)
         if case.all_positions:
             multiplier = F.pad(multiplier, (side, case.length - side - multiplier.shape[2]))
-        (back,) = rule.backward(call, (multiplier, None), Backward(step, *kept, (), {}))
+        (back,) = rule.backward(call, (multiplier, None), Backward(step, kept[0], kept[1], (), {}))
         assert back is not None
         sizes = [layer.width * case.channels for layer in case.layers]
         records = [part.unflatten(1, (-1, case.channels)).transpose(1, 2) for part in record.split(sizes, 1)]

@@ -91,6 +91,14 @@ def test_pieces_add_up_to_the_number_without_an_error() -> None:
     assert not apart[:, :, 20:].any()
 
 
+def test_pieces_begin_with_a_line_of_the_cache() -> None:
+    for count in (2, 30, 1000, 100_000):
+        made = no_pieces(count)
+        assert made.ctypes.data % 64 == 0
+        assert made.size == count
+        assert not made.any()
+
+
 @pytest.mark.parametrize("case", [(64, 500, 64, 3, 8, 8), (512, 100, 64, 3, 1)], indirect=True, ids=str)
 def test_it_rounds_about_as_the_library_does(case: Any) -> None:
     own, library = case.rounding(TiledConvolution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,17 @@ from torch import Tensor, nn
 
 from dlgenome.attribution import convolving
 from dlgenome.attribution.capture import capture
+from dlgenome.attribution.convolving import Geometry, _by_own_passes
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import lower
-from dlgenome.attribution.winograd import Winograd, winograd
+from dlgenome.attribution.tiles.kernels import ONE
+from dlgenome.attribution.winograd import Winograd, narrow_winograd, winograd
 
-pytestmark = pytest.mark.usefixtures("without_tiles")
+pytestmark = [
+    pytest.mark.usefixtures("either_way"),
+    pytest.mark.parametrize("either_way", ["vectors", "neither"], indirect=True),
+]
+narrow_ones = pytest.mark.usefixtures("with_narrow_vectors")
 WORTH_IT = (512, 512, 3)
 """Outputs, inputs and width of a convolution that is faster so."""
 CASES: list[Any] = [
@@ -76,6 +83,53 @@ def test_it_rounds_about_as_the_library_does(case: Any, most: float) -> None:
     """Its own error is 7e-7 for the wide kernel, and 5e-7 for the other."""
     own, _ = case.rounding(Winograd)
     assert own < most
+
+
+NARROW: list[Any] = [
+    *("one place", "no bias", "dilated", "with a rest"),
+    (4, 31, 5, 3, 2, 3),
+    (32, 29, 20, 3, 7),
+    (64, 1700, 48, 3, 1, {"rows": 2}),
+    (6, 61, 6, 3, 2, {"rows": 40}),
+    (200, 120, 300, 3, 5, {"rows": 2}),
+]
+narrow = partial(Winograd, narrow=True)
+
+
+@narrow_ones
+@pytest.mark.parametrize("case", NARROW, indirect=True, ids=str)
+def test_narrow_ones_round_what_they_multiply_to_bfloat16(case: Any) -> None:
+    case.check_values(narrow, 2e-2)
+    case.check_onto(narrow, 2e-2)
+    own, _ = case.rounding(narrow)
+    assert 2**-10 < own < 2**-7
+
+
+@narrow_ones
+@pytest.mark.parametrize("case", [NARROW[3], NARROW[5], NARROW[7]], indirect=True, ids=str)
+def test_a_row_gets_the_same_bits_wherever_it_lies_in_narrow_ones(case: Any) -> None:
+    case.check_order(narrow)
+
+
+@narrow_ones
+def test_narrow_ones_are_taken_where_they_are_faster(either_way: str) -> None:
+    """Wider ones with all digits: a float32 value is nearer to what they are than bfloat16 comes."""
+    taken = [WORTH_IT, (200, 300, 11), (480, 320, 8)]
+    left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (512, 512, 1), (512, 512, 2), (512, 511, 3)]
+    for outputs, channels, width in [*taken, *left]:
+        weight, value = torch.randn(outputs, channels, 1, width), torch.randn(1, channels, 1, 200)
+        made = narrow_winograd(weight, None, 0, 1)
+        is_taken = either_way == "vectors" and (outputs, channels, width) in taken
+        assert (made is not None) == is_taken
+        by_convolution = _by_own_passes(weight, None, Geometry((1, 1), (0, 0), (1, 1), 1), ONE)
+        assert isinstance(by_convolution, Winograd) == is_taken
+        if made is not None:
+            expected = torch.nn.functional.conv2d(value.double(), weight.double())
+            error = float((made(value).double() - expected).norm() / expected.norm())
+            assert 2**-10 < error < 2**-7 if width == 3 else error < 1e-5
+    weight = torch.zeros(*WORTH_IT[:2], 1, WORTH_IT[2])
+    assert narrow_winograd(weight.double(), None, 0, 1) is None
+    assert narrow_winograd(weight.view(512, 512, 3, 1), None, 0, 1) is None
 
 
 def test_it_is_taken_where_it_is_faster() -> None:

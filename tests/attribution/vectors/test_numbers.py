@@ -41,6 +41,7 @@ TWO: list[tuple[str, Callable[[Floats, Floats], Floats]]] = [
     ("plus", np.add),
     ("minus", np.subtract),
     ("times", np.multiply),
+    ("over", np.divide),
     ("at_least", lambda a, b: np.where(b > a, b, a)),
     ("at_most", lambda a, b: np.where(b < a, b, a)),
 ]

@@ -13,21 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.vectors import matrices
-from dlgenome.attribution.vectors.matrices import in_pairs, in_panels, products_with
-from dlgenome.attribution.vectors.products import multiply, multiply_all
+from dlgenome.attribution.vectors.matrices import RowProducts, in_pairs, in_panels, products_with
+from dlgenome.attribution.vectors.products import convolve, multiply, multiply_all
 
 with_vectors = pytest.mark.usefixtures("with_vectors")
+both_ways = pytest.mark.parametrize("either_way", ["vectors", "neither"], indirect=True)
 onto_or_not = pytest.mark.parametrize("onto", [False, True], ids=["put", "added"])
 Floats = NDArray[np.float32]
 Draw = Callable[..., Floats]
 """Numbers of a shape."""
-
-
-@pytest.fixture(params=["vectors", "library"])
-def multiplied_by(request: pytest.FixtureRequest) -> str:
-    """With each way of multiplying, which this names."""
-    request.getfixturevalue({"vectors": "with_vectors", "library": "without_vectors"}[request.param])
-    return str(request.param)
 
 
 @dataclass(frozen=True)
@@ -126,6 +120,27 @@ def test_some_of_several_products_are_made(onto: bool, whole: Draw) -> None:
     np.testing.assert_array_equal(sums, expected)
 
 
+@pytest.mark.parametrize(
+    ("taps", "apart", "channels", "outputs"), [(1, 0, 32, 64), (3, 1, 6, 32), (3, 7, 66, 96), (5, 2, 4, 144)]
+)
+def test_taps_see_places_that_lie_apart(
+    taps: int, apart: int, channels: int, outputs: int, kind: Kind, whole: Draw
+) -> None:
+    """Weights are (panels, taps, channels, outputs of a panel)."""
+    values, weights = whole(3 + 18 + apart * (taps - 1), channels), whole(taps * channels, outputs)
+    sums = whole(5 + 18 * outputs)
+    expected, units = sums.astype(float), channels // kind.channels
+    convolve(
+        kind.values(values).ravel(), 3 * units, 18, taps, apart * units, units,
+        np.pad(kind.panels(weights), (9, 0)), 9, outputs, sums, 5,
+    )  # fmt: skip
+    parts = [
+        wide(values[3 + apart * tap :][:18], weights[tap * channels :][:channels]) for tap in range(taps)
+    ]
+    expected[5:] = np.sum(parts, axis=0).ravel()
+    np.testing.assert_array_equal(sums, expected)
+
+
 @pytest.mark.usefixtures("with_narrow_vectors")
 @pytest.mark.parametrize("channels", [2, 66, 300])
 def test_pairs_make_the_products_of_rounded_numbers(channels: int, normal: Draw) -> None:
@@ -143,7 +158,6 @@ def rounded(values: Floats) -> Floats:
     return np.asarray(torch.from_numpy(values).bfloat16().float())
 
 
-@with_vectors
 def test_panels_follow_one_another() -> None:
     """Each is four vectors of outputs, or what is left of them."""
     weights = torch.arange(2 * 3 * 144.0).view(2, 3, 144)
@@ -164,13 +178,14 @@ def test_pairs_are_of_channels_that_follow_one_another(normal: Draw) -> None:
     assert torch.equal(halves.permute(0, 1, 3, 2).flatten(1, 2), weights.bfloat16().float())
 
 
+@both_ways
 @onto_or_not
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "shape", [(1, 6, 1, 16), (3, 18, 70, 48), (7, 204, 64, 64), (4, 36, 200, 320)], ids=str
 )
 def test_known_weights_are_multiplied(
-    shape: tuple[int, int, int, int], threads: int, onto: bool, multiplied_by: str, whole: Draw
+    shape: tuple[int, int, int, int], threads: int, onto: bool, either_way: str, whole: Draw
 ) -> None:
     """With matrices that may be parts of larger ones, and more of them than there are weights."""
     matrices, places, channels, outputs = shape
@@ -186,9 +201,10 @@ def test_known_weights_are_multiplied(
     assert torch.equal(made.double(), expected)
 
 
+@both_ways
 @pytest.mark.parametrize("channels", [64, 300, 512])
 def test_both_ways_make_the_same_but_for_rounding(
-    channels: int, multiplied_by: str, normal: Draw, monkeypatch: pytest.MonkeyPatch
+    channels: int, either_way: str, normal: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -202,7 +218,7 @@ def test_both_ways_make_the_same_but_for_rounding(
     products_with(weights)(values, made, onto=False)
     exact = values.double() @ weights.double()
     assert float((made - exact).norm() / exact.norm()) < 5e-7
-    assert bool(calls) == (multiplied_by == "vectors")
+    assert bool(calls) == (either_way == "vectors")
 
 
 @with_vectors
@@ -236,3 +252,27 @@ def test_they_round_no_more_than_the_library(channels: int, normal: Draw) -> Non
     products_with(weights)(values, made, onto=False)
     own, library = (float((one - exact).norm() / exact.norm()) for one in (made, values @ weights))
     assert own < 1.2 * library
+
+
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 16), (17, 1), (64, 50), (131, 208)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_of_any_number_are_multiplied(
+    channels: int, outputs: int, threads: int, kind: Kind, whole: Draw
+) -> None:
+    weights, count = torch.from_numpy(whole(channels, outputs)), torch.get_num_threads()
+    products = RowProducts(weights, narrow=kind is PAIRS)
+    torch.set_num_threads(threads)
+    for n_rows in (1, 5, 6, 7, 12, 29):
+        rows = torch.from_numpy(whole(n_rows, channels))
+        assert torch.equal(products(rows).double(), rows.double() @ weights.double())
+    torch.set_num_threads(count)
+
+
+@pytest.mark.parametrize("channels", [33, 300])
+def test_a_row_of_any_number_gets_the_same_bits(channels: int, kind: Kind, normal: Draw) -> None:
+    rows, weights = torch.from_numpy(normal(29, channels)), torch.from_numpy(normal(channels, 50))
+    products = RowProducts(weights, narrow=kind is PAIRS)
+    together, exact = products(rows), rows.double() @ weights.double()
+    assert torch.equal(torch.cat([products(row.unsqueeze(0)) for row in rows]), together)
+    error = float((together - exact).norm() / exact.norm())
+    assert 1e-3 < error < 1e-2 if kind is PAIRS else error < 3e-7
