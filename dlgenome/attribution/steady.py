@@ -19,6 +19,8 @@ aten = torch.ops.aten
 _VECTOR = 64
 """Numbers that the widest vector loop of any processor takes at once, or a multiple of it."""
 _FEWEST_OUTPUTS = 16
+_GROUP = 8
+"""Rows, and inputs, that libraries multiply at once, or a multiple of it."""
 _SHARE = 32768
 """Fewest numbers for which torch starts another thread."""
 _FUNCTIONS: tuple[Any, ...] = (
@@ -40,17 +42,19 @@ _UNSTEADY = frozenset(
 
 
 def steady_linear(value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``value weight^T + bias``; few outputs are computed beside zeros.
+    """``value weight^T + bias``; what is left of groups is computed beside zeros.
 
-    For one, two or three outputs the processor's libraries take the rows in groups, and those left over by
-    another formula.
+    Libraries take rows and inputs in groups, on some processors for any number of outputs and on others for a
+    few, and those left over by another formula.
     """
-    outputs = weight.shape[0]
-    if outputs >= _FEWEST_OUTPUTS or value.device.type != "cpu":
+    if value.device.type != "cpu":
         return F.linear(value, weight, bias)
-    wide = weight.new_zeros(_FEWEST_OUTPUTS, weight.shape[1])
-    wide[:outputs] = weight
-    product = F.linear(value, wide)[..., :outputs]
+    outputs, channels = weight.shape
+    rows = value.reshape(-1, channels)
+    count, more = len(rows), -channels % _GROUP
+    wide = F.pad(weight, (0, more, 0, max(0, _FEWEST_OUTPUTS - outputs)))
+    product = F.linear(F.pad(rows, (0, more, 0, -count % _GROUP)), wide)[:count, :outputs]
+    product = product.reshape(*value.shape[:-1], outputs)
     return product if bias is None else product + bias
 
 

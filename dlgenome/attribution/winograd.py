@@ -125,14 +125,16 @@ _FOUR_OUTPUTS = _Scheme(
 class Winograd:
     """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory.
 
-    A ``narrow`` one, of three weights, rounds what it multiplies to bfloat16.
+    A ``narrow`` one, of three weights, rounds what it multiplies to bfloat16. Values suit that take at most
+    such a share of the plain convolution's time.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, *, narrow: bool = False
-    ) -> None:
+        self, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, *, narrow: bool = False,
+        at_most: float = WORTH_IT,
+    ) -> None:  # fmt: skip
         self._outputs, self._channels, _, self._width = weight.shape
-        self._padding, self._dilation = padding, dilation
+        self._padding, self._dilation, self._at_most = padding, dilation, at_most
         self._scheme = _scheme_for(self._width)
         self._columns = self._outputs + -self._outputs % LANES
         groups = _combined_weights(weight, self._scheme)
@@ -149,8 +151,7 @@ class Winograd:
         sizes = self._outputs, self._channels, self._width
         a_tile = self._scheme.cost_of_tile(*sizes, narrow=self._narrow)
         n_tiles = self._scheme.n_tiles(size, self._dilation) + self._beyond
-        most = _NARROW_WORTH_IT if self._narrow else WORTH_IT
-        return a_tile * n_tiles <= most * self._width * self._channels * self._outputs * size
+        return a_tile * n_tiles <= self._at_most * self._width * self._channels * self._outputs * size
 
     def __call__(self, value: Tensor) -> Tensor:
         """Convolved values."""
@@ -228,7 +229,7 @@ def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation:
     cost = scheme.cost_of_tile(outputs, channels, width, narrow=narrow) / scheme.n_outputs
     if cost > _NARROW_WORTH_IT * weight.numel():
         return None
-    return Winograd(weight, bias, padding, dilation, narrow=narrow)
+    return Winograd(weight, bias, padding, dilation, narrow=narrow, at_most=_NARROW_WORTH_IT)
 
 
 def cost_of_place(weight: Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlgenome.attribution.steady import padded_size, steady_bits
+from dlgenome.attribution.steady import padded_size, steady_bits, steady_linear
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -28,6 +28,22 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log1p": lambda x: torch.log1p(x.abs()),
     "erf": torch.erf,
 }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("channels", "outputs"), [(5, 1), (9, 2), (40, 16), (64, 3), (300, 131)])
+def test_a_row_of_a_dense_layer_gets_the_same_bits_among_any_others(
+    channels: int, outputs: int, dtype: torch.dtype
+) -> None:
+    weight, bias = torch.randn(outputs, channels, dtype=dtype), torch.randn(outputs, dtype=dtype)
+    rows = torch.randn(41, channels, dtype=dtype)
+    all_of_them = steady_linear(rows, weight, bias)
+    torch.testing.assert_close(all_of_them, F.linear(rows, weight, bias))
+    for first, last in [(0, 1), (3, 5), (5, 8), (1, 6), (17, 40), (40, 41), (0, 16)]:
+        made = steady_linear(rows[first:last].clone(), weight, bias)
+        assert torch.equal(made, all_of_them[first:last])
+    assert torch.equal(steady_linear(rows.view(1, 41, channels), weight, bias)[0], all_of_them)
+    assert torch.equal(steady_linear(rows[7], weight, bias), all_of_them[7])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

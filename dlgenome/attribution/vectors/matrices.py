@@ -84,6 +84,8 @@ class RowProducts:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, outputs), each row by the same steps wherever it stands."""
+        assert rows.dtype is torch.float32
+        assert rows.is_contiguous()
         if self._narrow:
             rows = rounded_to_pairs(F.pad(rows, (0, self._odd)))
         whole = len(rows) - len(rows) % PLACES
@@ -94,7 +96,7 @@ class RowProducts:
             rest = torch.zeros(PLACES, self._channels, dtype=rows.dtype)
             rest[: len(rows) - whole] = rows[whole:]
             self._multiply(rest, made[whole:])
-        return made[: len(rows), : self._outputs]
+        return made[: len(rows), : self._outputs].contiguous()
 
     def _multiply(self, rows: Tensor, made: Tensor) -> None:
         seen, sums, channels, columns = _flat(rows), _flat(made), self._channels, self._columns

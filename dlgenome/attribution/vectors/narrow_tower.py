@@ -28,7 +28,7 @@ def narrow_backward_rows(
     own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
     weights: Pairs, first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
-    """As :func:`dlgenome.attribution.vectors.tower_kernels.backward_rows`, for layers of any taps."""
+    """As :func:`dlgenome.attribution.vectors.tower_kernels.backward_rows`."""
     length, n_layers, units = out.shape[1] // channels, layers.width.size, channels // 2
     # before the row and after it zeros, as far as taps look
     beyond = (layers.dilation * (layers.taps - 1)).max() + _PLACES

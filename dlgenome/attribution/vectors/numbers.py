@@ -1,7 +1,6 @@
 """Sixteen float32 numbers at once, for compiled functions: a type of numba's, and what can be done with it.
 
-Loops that numba would turn into such instructions by itself must be simple; these need not be. Arrays are
-flat and contiguous.
+Loops that numba would turn into such instructions by itself must be simple; these need not. Arrays are flat.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import platform
 from functools import cache
 
 from llvmlite.binding import llvm_version_info
+from numba import config
 from numba.core.registry import cpu_target
 
 _OLDEST_LLVM = 20
@@ -30,6 +31,8 @@ def compiles_for(*features: str) -> bool:
     Where it does not, though the processor has them, LLVM would stop the process at the first instruction.
     """
     if platform.machine().lower() not in ("x86_64", "amd64") or llvm_version_info[0] < _OLDEST_LLVM:
+        return False
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return False
     known = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
     return all(feature in known for feature in features)
