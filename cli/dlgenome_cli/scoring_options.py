@@ -210,8 +210,8 @@ computing_options = together(
         type=click.Choice(get_args(Precision)),
         default="float32",
         help="Numbers the model computes with; tf32 (CUDA) and bfloat16 round what goes through "
-        "convolutions and dense layers: faster, and scores differ by less than 1 % of the largest but for near "
-        "ties of max-pools.",
+        "convolutions and dense layers: faster, and scores differ by less than 1 % of the largest but for "
+        "near ties of max-pools.",
     ),
     click.option(
         "--compile/--no-compile",
