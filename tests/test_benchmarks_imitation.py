@@ -21,7 +21,7 @@ from dlgenome.attribution import convolving, onednn
 from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.lowering import Program, lower
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.encoding import one_hot
 
 LENGTH, SEQUENCES, REFERENCES = 60, 2, 3
@@ -254,7 +254,7 @@ def test_every_product_is_rounded_wherever_it_stands(kind: str, products: Produc
     program = lower(capture(network, (4, LENGTH)))
     plain = explained(program, codes, references)
     with imitated(products):
-        narrow = with_narrow_convolutions(program) if products == "convolutions" else program
+        narrow = with_narrow_products(program) if products == "convolutions" else program
         found = explained(narrow, codes, references)
     expected = Twin(network, products).scores(codes, references)
     assert norm(expected - plain) > 3e-4 * norm(plain)

@@ -15,7 +15,7 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.deeplift import DeepLift
 from dlgenome.attribution.devices import allow_tf32, automatic_batch_size
 from dlgenome.attribution.lowering import lower
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.readout import Readout
 from dlgenome.model.outputs import find_outputs
 from dlgenome.model.targets import TargetHead, parse_targets
@@ -31,7 +31,7 @@ def prepare(task: Task) -> Prepared:
     readouts = _readouts(head, task.facts.length)
     program = lower(capture(head, (4, task.facts.length), device=device, dtype=task.dtype))
     if task.precision == "bfloat16":
-        program = with_narrow_convolutions(program)
+        program = with_narrow_products(program)
     sequences, references = task.codes()
     n_references = references.shape[1]
     automatic = automatic_batch_size(program, n_references, device, task.dtype)

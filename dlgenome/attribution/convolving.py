@@ -37,7 +37,7 @@ class OwnPasses(Protocol):
         """The same, added to ``total``."""
 
 
-_NARROW_WORTH_IT = WORTH_IT / 2
+_ONE_PIECE_WORTH_IT = WORTH_IT / 2
 """The share WORTH_IT for one piece, of the library's time in float32: with bfloat16 it takes half of that."""
 _LANES = 16
 """Outputs that the processor computes at once; libraries fill up with zeros what is missing."""
@@ -94,7 +94,7 @@ def _by_own_passes(
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
     if n_pieces == ONE:
-        made = tiled(weight, bias, padding, dilation, n_pieces, at_most=_NARROW_WORTH_IT * weight.numel())
+        made = tiled(weight, bias, padding, dilation, n_pieces, at_most=_ONE_PIECE_WORTH_IT * weight.numel())
         return made or narrow_winograd(weight, bias, padding, dilation)
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)

@@ -18,7 +18,7 @@ from dlgenome.attribution.rules.dense import Dense
 from dlgenome.attribution.rules.pooling import AxisMax, MaxPool
 
 
-def with_narrow_convolutions(program: Program) -> Program:
+def with_narrow_products(program: Program) -> Program:
     """The program with narrow convolutions and dense layers.
 
     Transposed convolutions stay as they are, and what has few channels or outputs.

@@ -28,6 +28,7 @@ from dlgenome.attribution.vectors.instructions import PLACES
 from dlgenome.attribution.vectors.matrices import products_with, rounded_to_pairs
 from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.vectors.processor import has_narrow_vectors
+from dlgenome.attribution.vectors.tower_kernels import OF_WEIGHTS
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TILES = 200
@@ -81,7 +82,7 @@ class _Scheme:
 
 _TWO_OUTPUTS = _Scheme(
     np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32),
-    np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
+    OF_WEIGHTS,
     np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32),
 )
 """At 0, 1, -1 and infinity."""

@@ -13,7 +13,7 @@ from dlgenome.attribution.devices import PRECISIONS, allow_tf32
 from dlgenome.attribution.fusing import FusingRecorder
 from dlgenome.attribution.lowering import Program
 from dlgenome.attribution.methods import Method
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.recording import CudaRecorder
 from dlgenome.config import RunConfig, architecture_arguments
@@ -102,7 +102,7 @@ def make_explainer(
     """The engines of all folds, with this many pairs a step, and what is averaged over."""
     if device.type == "cuda":
         allow_tf32(config.precision)
-    narrow = with_narrow_convolutions if config.precision == "bfloat16" else (lambda program: program)
+    narrow = with_narrow_products if config.precision == "bfloat16" else (lambda program: program)
     compiled = config.compile and device.type == "cuda"
     engines = [
         DeepLift(

@@ -23,7 +23,7 @@ from dlgenome.attribution.kernels import cropped_sum, pair_rows, relu_multiplier
 from dlgenome.attribution.layout import BatchAxis, StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.readout import Readout
 from dlgenome.attribution.registry import RULES
 from dlgenome.attribution.rewriting import put_together
@@ -356,7 +356,7 @@ def test_layers_of_many_channels_may_end_on_one_side_first(
     torch.manual_seed(8)
     network = Residual()
     program, rows = lower(capture(network, (4, LENGTH))), one_hot(LENGTH, torch.float32)
-    program = with_narrow_convolutions(program) if narrow else program
+    program = with_narrow_products(program) if narrow else program
     exact = lower(capture(deepcopy(network).double(), (4, LENGTH), dtype=torch.float64))
     assert cropped(program) is not program
     if (start, stop) == (20, 40) and width == 3:
@@ -436,7 +436,7 @@ def test_every_target_of_a_large_bpnet_has_the_same_scores(dtype: torch.dtype) -
 
 
 def test_narrow_convolutions_give_what_they_give_at_all_positions() -> None:
-    program, rows = with_narrow_convolutions(bpnet(dtype=torch.float32)), one_hot(BASES, torch.float32)
+    program, rows = with_narrow_products(bpnet(dtype=torch.float32)), one_hot(BASES, torch.float32)
     assert cropped(program) is not program
     expected = Engine(program, STEP, keep_all=True).run(rows, 1)
     found = DEEPLIFT.engine(program, STEP).run(rows, 1)
@@ -446,7 +446,7 @@ def test_narrow_convolutions_give_what_they_give_at_all_positions() -> None:
 @pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
 def test_neighbours_and_threads_change_no_bit(narrow: bool, random_codes: Any) -> None:
     program = bpnet(dtype=torch.float32)
-    program = with_narrow_convolutions(program) if narrow else program
+    program = with_narrow_products(program) if narrow else program
     codes, references = random_codes(5, 4, BASES), random_codes(6, 4, 5, BASES)
 
     def explained(rows: slice) -> Any:

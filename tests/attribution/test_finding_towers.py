@@ -14,7 +14,7 @@ from dlgenome.attribution.capture import capture
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.tower import Tower
 from dlgenome.attribution.rulesets import RuleSet
@@ -73,7 +73,7 @@ def check_towers(network: nn.Module, found: list[int], most: float, *, narrow: b
     Gives the towers back.
     """
     program, step = program_of(network), StepShape(2, 3)
-    program = with_narrow_convolutions(program) if narrow else program
+    program = with_narrow_products(program) if narrow else program
     assert sizes(program) == found
     wide = program_of(deepcopy(network), torch.float64)
     codes = torch.randint(0, 4, (step.rows, LENGTH), generator=torch.Generator().manual_seed(1))
@@ -98,14 +98,14 @@ def sizes(program: Program) -> list[int]:
 @with_registers
 def test_layers_that_follow_one_another_are_one_tower() -> None:
     assert sizes(program_of(Residual())) == [3]
-    assert sizes(with_narrow_convolutions(program_of(Residual()))) == [3]
+    assert sizes(with_narrow_products(program_of(Residual()))) == [3]
     assert sizes(program_of(Residual(), torch.float64)) == []
 
 
 @pytest.mark.usefixtures("without_vectors")
 def test_other_processors_have_no_towers() -> None:
     assert sizes(program_of(Residual())) == []
-    assert sizes(with_narrow_convolutions(program_of(Residual()))) == []
+    assert sizes(with_narrow_products(program_of(Residual()))) == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dlgenome.attribution.fusing import FusingRecorder
 from dlgenome.attribution.layout import BatchAxis, ValueInfo
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import Method
-from dlgenome.attribution.narrow import has_maxima, with_narrow_convolutions
+from dlgenome.attribution.narrow import has_maxima, with_narrow_products
 from dlgenome.attribution.recording import CudaRecorder
 from dlgenome.attribution.rules.base import Call, Ref, Source
 from dlgenome.attribution.rules.convolution import BoundConvolution, Convolution, pieces_of
@@ -45,7 +45,7 @@ def test_scores_are_near_those_of_float64(random_codes: Any, either_way: str) ->
     least = 0 if either_way == "vectors" and not has_narrow_vectors() else 1e-4
     codes, references = random_codes(1, 6, LENGTH), random_codes(2, 6, REFERENCES, LENGTH)
     (exact,) = explainer(program_of(torch.float64), torch.float64).explain(codes, references)
-    (found,) = explainer(with_narrow_convolutions(program_of())).explain(codes, references)
+    (found,) = explainer(with_narrow_products(program_of())).explain(codes, references)
     for one, other in zip(exact.hypothetical, found.hypothetical, strict=True):
         assert least * np.abs(one).max() < np.abs(one - other).max() < 0.006 * np.abs(one).max()
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9999
@@ -64,7 +64,7 @@ def test_scores_of_many_channels_are_near_those_of_float64(width: int, random_co
     codes, references = random_codes(1, 2, 128), random_codes(2, 2, REFERENCES, 128)
     exact_program = lower(capture(network.double(), (4, 128), dtype=torch.float64))
     (exact,) = explainer(exact_program, torch.float64).explain(codes, references)
-    program = with_narrow_convolutions(lower(capture(network.float(), (4, 128), dtype=torch.float32)))
+    program = with_narrow_products(lower(capture(network.float(), (4, 128), dtype=torch.float32)))
     (found,) = explainer(program).explain(codes, references)
     for one, other in zip(exact.hypothetical, found.hypothetical, strict=True):
         assert np.abs(one - other).max() < 0.012 * np.abs(one).max()
@@ -118,7 +118,7 @@ def test_cuda_rounds_as_much(
         nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 1),
     ).eval()  # fmt: skip
     codes, references = random_codes(7, 2, 60), random_codes(8, 2, REFERENCES, 60)
-    program = with_narrow_convolutions(lower(capture(network, (4, 60))))
+    program = with_narrow_products(lower(capture(network, (4, 60))))
     moved = replace(program, parameters={name: p.to(device) for name, p in program.parameters.items()})
     wide = lower(capture(network.double(), (4, 60), dtype=torch.float64))
     (exact,) = explainer(wide, torch.float64).explain(codes, references)
@@ -137,7 +137,7 @@ def test_cuda_rounds_as_much(
 def test_what_is_predicted_is_hardly_rounded(random_codes: Any) -> None:
     codes, references = random_codes(1, 6, LENGTH), random_codes(2, 6, REFERENCES, LENGTH)
     (exact,) = explainer(program_of(torch.float64), torch.float64).explain(codes, references)
-    (found,) = explainer(with_narrow_convolutions(program_of())).explain(codes, references)
+    (found,) = explainer(with_narrow_products(program_of())).explain(codes, references)
     np.testing.assert_allclose(found.prediction, exact.prediction, rtol=1e-3)
 
 
@@ -149,14 +149,14 @@ def test_transposed_convolutions_stay_as_they_are(random_codes: Any) -> None:
     program = lower(capture(network, (4, LENGTH)))
     codes, references = random_codes(3, 2, LENGTH), random_codes(4, 2, REFERENCES, LENGTH)
     (expected,) = explainer(program).explain(codes, references)
-    (found,) = explainer(with_narrow_convolutions(program)).explain(codes, references)
+    (found,) = explainer(with_narrow_products(program)).explain(codes, references)
     np.testing.assert_array_equal(expected.hypothetical, found.hypothetical)
 
 
 @pytest.mark.parametrize("batch_size", [3, 10])
 def test_neighbours_and_threads_change_no_bit(batch_size: int, random_codes: Any) -> None:
     codes, references = random_codes(5, 5, LENGTH), random_codes(6, 5, REFERENCES, LENGTH)
-    program, before = with_narrow_convolutions(program_of()), torch.get_num_threads()
+    program, before = with_narrow_products(program_of()), torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         (together,) = explainer(program, batch_size=batch_size).explain(codes, references)
@@ -169,7 +169,7 @@ def test_neighbours_and_threads_change_no_bit(batch_size: int, random_codes: Any
 
 def test_small_values_take_the_plain_path_to_the_same_scores(random_codes: Any) -> None:
     codes, references = random_codes(9, 2, LENGTH), random_codes(10, 2, REFERENCES, LENGTH)
-    program = with_narrow_convolutions(program_of())
+    program = with_narrow_products(program_of())
     (fused,) = explainer(program).explain(codes, references)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dlgenome.attribution.kernels.MIN_ELEMENTS", 1 << 40)
@@ -183,7 +183,7 @@ def test_networks_that_choose_among_values_are_known(pooling: nn.Module) -> None
     network = nn.Sequential(nn.Conv1d(4, 16, 3), nn.ReLU(), pooling, nn.Flatten(), nn.LazyLinear(1)).eval()
     network(torch.zeros(1, 4, LENGTH))
     chooses = not isinstance(pooling, nn.AvgPool1d)
-    assert has_maxima(with_narrow_convolutions(lower(capture(network, (4, LENGTH))))) == chooses
+    assert has_maxima(with_narrow_products(lower(capture(network, (4, LENGTH))))) == chooses
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_every_other_way_of_explaining_may_have_them(
     ).eval()  # fmt: skip
     codes, references = random_codes(11, 2, LENGTH), random_codes(12, 2, REFERENCES, LENGTH)
     found = []
-    for narrow in (with_narrow_convolutions, lambda program: program):
+    for narrow in (with_narrow_products, lambda program: program):
         program = narrow(lower(capture(network, (4, LENGTH))))
         explaining = DeepLift(program, targets=1, n_references=REFERENCES, batch_size=10, method=method)
         found.append(explaining.explain(codes, references)[0].hypothetical)
@@ -246,6 +246,6 @@ def test_any_convolution_may_be_narrow(
     program = lower(capture(network, (4, 60)))
     wide = lower(capture(network.double(), (4, 60), dtype=torch.float64))
     (exact,) = explainer(wide, torch.float64).explain(codes, references)
-    (found,) = explainer(with_narrow_convolutions(program)).explain(codes, references)
+    (found,) = explainer(with_narrow_products(program)).explain(codes, references)
     difference = np.abs(found.hypothetical - exact.hypothetical).max()
     assert 0 < difference < 0.01 * np.abs(exact.hypothetical).max()

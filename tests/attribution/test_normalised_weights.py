@@ -15,7 +15,7 @@ from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.batch_norm import BatchNorm
 
@@ -133,7 +133,7 @@ def test_rounded_convolutions_are_normalised_too() -> None:
     layers = nn.Conv1d(4, CHANNELS, 3), nn.ReLU(), nn.Conv1d(CHANNELS, CHANNELS, 3)
     network = headed(*layers, trained(nn.BatchNorm1d(CHANNELS))).eval()
     network(torch.zeros(2, 4, LENGTH))
-    narrow = with_narrow_convolutions(lower(capture(network, (4, LENGTH))))
+    narrow = with_narrow_products(lower(capture(network, (4, LENGTH))))
     assert norms_of(put_together(narrow)) == 0
     rows = torch.randn(STEP.rows, 4, LENGTH, generator=torch.Generator().manual_seed(2))
     expected = Engine(narrow, STEP, keep_all=True).run(rows, 1).multipliers[0]

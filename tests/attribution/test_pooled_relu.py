@@ -13,7 +13,7 @@ from dlgenome.attribution.engine import Engine
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT, Method
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.rewriting import put_together
 
 STEP, LENGTH, CHANNELS = StepShape(2, 3), 200, 64
@@ -97,7 +97,7 @@ def test_it_takes_what_a_narrow_convolution_makes() -> None:
     network = nn.Sequential(nn.Conv1d(4, 32, 1), Network(POOLS["with-a-rest"]))
     network[1].conv = nn.Conv1d(32, CHANNELS, 5)
     exact = lower(capture(network.double().eval(), (4, LENGTH), dtype=torch.float64))
-    narrow = with_narrow_convolutions(lower(capture(network.float().eval(), (4, LENGTH))))
+    narrow = with_narrow_products(lower(capture(network.float().eval(), (4, LENGTH))))
     expected = DEEPLIFT.engine(exact, STEP).run(rows_of(torch.float64), 1).multipliers[0]
     found = DEEPLIFT.engine(narrow, STEP).run(rows_of(torch.float32), 1).multipliers[0]
     assert found.dtype is torch.float32

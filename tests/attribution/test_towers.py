@@ -18,7 +18,7 @@ from dlgenome.attribution.engine import PairMultipliers
 from dlgenome.attribution.layout import StepShape
 from dlgenome.attribution.lowering import Program, lower
 from dlgenome.attribution.methods import DEEPLIFT
-from dlgenome.attribution.narrow import with_narrow_convolutions
+from dlgenome.attribution.narrow import with_narrow_products
 from dlgenome.attribution.rewriting import put_together
 from dlgenome.attribution.rules.tower import Tower
 
@@ -91,7 +91,7 @@ OTHER_TAPS = [Network(taps=5, dilations=(3, 9)), Network(taps=1, dilations=(1, 1
 
 def program_of(network: nn.Module, dtype: torch.dtype = torch.float32, *, narrow: bool = False) -> Program:
     program = lower(capture(network, (4, LENGTH), dtype=dtype))
-    return with_narrow_convolutions(program) if narrow else program
+    return with_narrow_products(program) if narrow else program
 
 
 def found_in(program: Program) -> list[Tower]:

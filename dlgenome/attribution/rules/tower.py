@@ -14,10 +14,10 @@ from dlgenome.attribution.rules.base import Backward, Call, Multipliers, Ref, Ru
 from dlgenome.attribution.rules.convolution import pieces_of
 from dlgenome.attribution.tiles.kernels import ONE
 from dlgenome.attribution.tiles.processor import has_tiles
-from dlgenome.attribution.tiles.tower import TiledTower
-from dlgenome.attribution.vectors.layers import Layer
+from dlgenome.attribution.tiles.tower import tiled_tower
+from dlgenome.attribution.vectors.layers import Layer, TowerPasses
 from dlgenome.attribution.vectors.processor import has_narrow_vectors
-from dlgenome.attribution.vectors.tower import VectorTower
+from dlgenome.attribution.vectors.tower import vector_tower
 
 
 class Tower(Rule):
@@ -101,15 +101,13 @@ class BoundTower(Tower):
         return as_array(_rows(kept[1]))
 
 
-def _passes(
-    rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
-) -> TiledTower | VectorTower:
+def _passes(rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> TowerPasses:
     """The passes over rows that the processor has registers for."""
     channels, (there, back) = len(weights[0]), pieces_of(weights[0], narrow=rule.narrow)
     bias = torch.cat([torch.zeros(channels) if bias is None else bias for bias in biases])
     if has_tiles():
-        return TiledTower(rule.layers, weights, bias, (there, back))
-    return VectorTower(rule.layers, weights, bias, narrow_back=back == ONE and has_narrow_vectors())
+        return tiled_tower(rule.layers, weights, bias, (there, back))
+    return vector_tower(rule.layers, weights, bias, narrow_back=back == ONE and has_narrow_vectors())
 
 
 def _rows(value: Tensor) -> Tensor:

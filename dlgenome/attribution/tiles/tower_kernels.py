@@ -25,7 +25,14 @@ from dlgenome.attribution.tiles.kernels import (
     sum_up,
     take_apart,
 )
-from dlgenome.attribution.vectors.layers import Layers, copied, slope_times
+from dlgenome.attribution.vectors.layers import (
+    Layers,
+    copied,
+    layer_back,
+    part_of,
+    put_among_zeros,
+    slope_times,
+)
 from dlgenome.attribution.vectors.numbers import (
     LANES,
     Numbers,
@@ -103,19 +110,17 @@ def backward_rows(
     pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
     for pair in range(len(records)):
         m = out[pair]
-        m[:] = _ZERO
-        m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
+        put_among_zeros(multipliers[pair], at * channels, m)
         first = layers.start.sum()
         for number in range(n_layers - 1, -1, -1):
-            width, base = layers.width[number], first - layers.start[number]
-            seen = layers.width[number - 1] if number > 0 else length
-            padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
+            width, seen, base, padding = layer_back(layers, number, length, first)
             shape = _shape(channels, layers, number, padding)
-            part = slice(layers.record[number], layers.record[number] + width * channels)
+            x = part_of(own, layers, number, channels)
+            r = part_of(records[pair], layers, number, channels)
             _clear_after(pieces, groups * layers.n_pieces, room, width)
             _layer_back(
-                own[part], records[pair, part], m, first, base, seen, layers.padding[number], shape,
-                weights, layers.weight[number], pieces, room, sums,
+                x, r, m, first, base, seen, layers.padding[number], shape, weights, layers.weight[number],
+                pieces, room, sums,
             )  # fmt: skip
             first = base
         if first_own.size > 0:

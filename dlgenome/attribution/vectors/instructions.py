@@ -18,7 +18,6 @@ from dlgenome.attribution.vectors.numbers import (
     FLOATS,
     LANES,
     call,
-    holds_pairs,
     in_llvm,
     number_everywhere,
     place_in,
@@ -63,7 +62,7 @@ def panel_of_sums(n_vectors: int) -> Any:
             seen = place_in(context, builder, kinds[0], values, value)
             used = place_in(context, builder, kinds[7], weights, weight)
             made = place_in(context, builder, kinds[9], sums, place)
-            block = _Block(builder, n_vectors, holds_pairs(kinds[0]))
+            block = _Block(builder, n_vectors, _holds_pairs(kinds[0]))
             steps = _whole(0), n_places, _whole(PLACES)
             with cgutils.for_range_slice(builder, *steps, intp=_WHOLE) as (at, _):
                 rows = builder.gep(seen, [builder.mul(at, apart)])
@@ -135,6 +134,11 @@ class _Block:
             return call(self._builder, f"llvm.fma.v{LANES}f32", FLOATS, first, second, added)
         pairs = [self._builder.bitcast(vector, BFLOATS) for vector in (first, second)]
         return call(self._builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, added, *pairs)
+
+
+def _holds_pairs(array: Any) -> bool:
+    """Whether an array, by its type, holds pairs of bfloat16 numbers and not float32 ones."""
+    return bool(array.dtype == types.uint32)
 
 
 def _variable(builder: Any) -> Any:

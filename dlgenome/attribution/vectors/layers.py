@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlgenome.attribution.kernels import as_array
 from dlgenome.attribution.vectors.numbers import LANES, Numbers, all_of, at_least, fetch, load, store, times
 from dlgenome.attribution.vectors.secants import AHEAD, relu_slopes
 from dlgenome.compiled import compiled
@@ -35,7 +36,7 @@ class Layers(NamedTuple):
     """A number for each layer; positions are of h, of which a layer may have fewer than the one before."""
 
     n_pieces: int
-    """Of all values and weights on this way."""
+    """Of bfloat16 that stand for a value or weight on this way, with tiles."""
     width: Integers
     """Positions that it makes."""
     start: Integers
@@ -49,25 +50,98 @@ class Layers(NamedTuple):
     """Where its c begins in a record."""
 
 
-def laid_out(
-    layers: Sequence[Layer], channels: int, n_pieces: int, packed: Sequence[Tensor]
-) -> tuple[Layers, Tensor]:
-    """The layers on one way, and their packed weights one after the other."""
-    numbers = Layers(
-        n_pieces=n_pieces,
-        width=np.array([layer.width for layer in layers]),
-        start=np.array([layer.start for layer in layers]),
-        padding=np.array([layer.padding for layer in layers]),
-        dilation=np.array([layer.dilation for layer in layers]),
-        taps=np.array([layer.taps for layer in layers]),
-        weight=_begins([len(part) for part in packed]),
-        record=_begins([layer.width * channels for layer in layers]),
-    )
-    return numbers, torch.cat(list(packed))
+class Way(NamedTuple):
+    """How the layers are passed through there, or back."""
+
+    run: Callable[..., None]
+    """The compiled pass."""
+    packed: Callable[[Tensor], Tensor]
+    """Weights (channels, channels, taps) as the pass wants them."""
+    n_pieces: int = 1
+
+
+class TowerPasses:
+    """Passes over rows of values (rows, positions * channels) and their records.
+
+    Weights, of every layer, are (channels, channels, taps).
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], weights: Sequence[Tensor], bias: Tensor, there: Way, back: Way
+    ) -> None:
+        self._channels, self._bias, self._ways = len(weights[0]), as_array(bias), (there, back)
+        turned = [weight.flip(2).transpose(0, 1) for weight in weights]
+        self._there = self._laid_out(layers, [there.packed(weight) for weight in weights], there.n_pieces)
+        self._back = self._laid_out(layers, [back.packed(weight) for weight in turned], back.n_pieces)
+
+    def _laid_out(
+        self, layers: Sequence[Layer], packed: Sequence[Tensor], n_pieces: int
+    ) -> tuple[Layers, Any]:
+        """The layers on one way, and their packed weights one after the other."""
+        numbers = Layers(
+            n_pieces=n_pieces,
+            width=np.array([layer.width for layer in layers]),
+            start=np.array([layer.start for layer in layers]),
+            padding=np.array([layer.padding for layer in layers]),
+            dilation=np.array([layer.dilation for layer in layers]),
+            taps=np.array([layer.taps for layer in layers]),
+            weight=_begins([len(part) for part in packed]),
+            record=_begins([layer.width * self._channels for layer in layers]),
+        )
+        return numbers, as_array(torch.cat(list(packed)))
+
+    def forward(self, values: Any, of_relu: bool, records: Any, out: Any) -> None:
+        """The last h of each row, and its record."""
+        layers, weights = self._there
+        self._ways[0].run(values, of_relu, layers, self._channels, weights, self._bias, records, out)
+
+    def backward(
+        self, own: Any, records: Any, multipliers: Any, at: int, first_own: Any, first_others: Any, out: Any
+    ) -> None:
+        """Multipliers of the first h of the pairs of one sequence."""
+        layers, weights = self._back
+        self._ways[1].run(
+            own, records, multipliers, at, layers, self._channels, weights, first_own, first_others, out
+        )
 
 
 def _begins(sizes: Sequence[int]) -> Integers:
     return np.array([0, *accumulate(sizes[:-1])])
+
+
+class LayerBack(NamedTuple):
+    """A layer on the way back, in positions."""
+
+    width: int
+    """Of c."""
+    seen: int
+    """Of the h that it is a layer on."""
+    base: int
+    """The first of these among those of the first h."""
+    padding: int
+    """Of the convolution that goes back."""
+
+
+@compiled
+def layer_back(layers: Layers, number: int, length: int, first: int) -> LayerBack:
+    """A layer whose c begins at ``first`` among the ``length`` positions of the first h."""
+    seen = layers.width[number - 1] if number > 0 else length
+    padding = layers.dilation[number] * (layers.taps[number] - 1) - layers.padding[number]
+    return LayerBack(layers.width[number], seen, first - layers.start[number], padding)
+
+
+@compiled
+def part_of(record: Numbers, layers: Layers, number: int, channels: int) -> Numbers:
+    """What a record has of one layer."""
+    begin = layers.record[number]
+    return record[begin : begin + layers.width[number] * channels]
+
+
+@compiled
+def put_among_zeros(values: Numbers, at: int, out: Numbers) -> None:
+    """Values from a place on, and zeros before and after them."""
+    out[:] = _ZERO
+    out[at : at + values.size] = values
 
 
 @compiled

@@ -115,42 +115,12 @@ def put_short(typing: Any, array: Any, place: Any, first: Any, second: Any) -> A
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = place_in(context, builder, signature.args[0], *arguments[:2])
-        put_vector(builder, pointer, _in_pairs(builder, *arguments[2:]))
+        _, _, low, high = arguments
+        made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", BFLOATS, high, low)
+        put_vector(builder, pointer, builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES)))
         return context.get_dummy_value()
 
     return types.void(array, place, first, second), generate
-
-
-@in_llvm
-def put_two(typing: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
-    """Put two vectors into an array of float32 numbers, or of pairs of bfloat16, from an even place on.
-
-    Pairs are 32 bits, with the first number in the lower half (AVX-512 BF16).
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, place, low, high = arguments
-        if holds_pairs(signature.args[0]):
-            place = builder.lshr(place, ir.Constant(place.type, 1))
-        pointer = place_in(context, builder, signature.args[0], array, place)
-        if holds_pairs(signature.args[0]):
-            put_vector(builder, pointer, _in_pairs(builder, low, high))
-        else:
-            put_vector(builder, pointer, low)
-            put_vector(builder, builder.gep(pointer, [ir.Constant(place.type, LANES)]), high)
-        return context.get_dummy_value()
-
-    return types.void(array, place, first, second), generate
-
-
-def holds_pairs(array: Any) -> bool:
-    """Whether an array, by its type, holds pairs of bfloat16 numbers and not float32 ones, for intrinsics."""
-    return bool(array.dtype == types.uint32)
-
-
-def _in_pairs(builder: Any, low: Any, high: Any) -> Any:
-    made = call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", BFLOATS, high, low)
-    return builder.bitcast(made, ir.VectorType(ir.IntType(16), 2 * LANES))
 
 
 @in_llvm

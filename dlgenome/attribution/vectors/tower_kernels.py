@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from dlgenome.attribution.vectors.layers import Layers, copied, slope_times
+from dlgenome.attribution.vectors.layers import (
+    Layers,
+    copied,
+    layer_back,
+    part_of,
+    put_among_zeros,
+    slope_times,
+)
 from dlgenome.attribution.vectors.numbers import (
     LANES,
     Numbers,
@@ -85,15 +92,13 @@ def backward_rows(
     combined, products = zeros(POINTS * _TILES * channels), zeros(POINTS * _TILES * channels)
     for pair in range(len(records)):
         m = out[pair]
-        m[:] = _ZERO
-        m[at * channels : at * channels + multipliers.shape[1]] = multipliers[pair]
+        put_among_zeros(multipliers[pair], at * channels, m)
         first = layers.start.sum()
         for number in range(n_layers - 1, -1, -1):
-            dilation, width = layers.dilation[number], layers.width[number]
-            seen = layers.width[number - 1] if number > 0 else size // channels
-            padding, base = 2 * dilation - layers.padding[number], first - layers.start[number]
-            part = slice(layers.record[number], layers.record[number] + width * channels)
-            x, r, ready = own[part], records[pair, part], 0
+            width, seen, base, padding = layer_back(layers, number, size // channels, first)
+            x = part_of(own, layers, number, channels)
+            r = part_of(records[pair], layers, number, channels)
+            ready, dilation = 0, layers.dilation[number]
             for tile in range(0, _n_tiles(seen, dilation), _TILES):
                 count = min(_TILES, _n_tiles(seen, dilation) - tile)
                 # the multipliers that are still to be read are not added to yet
