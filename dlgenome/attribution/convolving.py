@@ -16,8 +16,14 @@ from torch import Tensor
 
 from dlgenome.attribution.onednn import convolve_onto
 from dlgenome.attribution.tiles.convolution import tiled
-from dlgenome.attribution.tiles.kernels import ALL, ONE
-from dlgenome.attribution.winograd import WORTH_IT, cost_of_place, narrow_winograd, winograd
+from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
+from dlgenome.attribution.winograd import (
+    WORTH_IT,
+    cost_of_place,
+    has_narrow_scheme,
+    narrow_winograd,
+    winograd,
+)
 
 Map = Callable[[Tensor], Tensor]
 MapOnto = Callable[[Tensor, Tensor], bool]
@@ -98,7 +104,8 @@ def _by_own_passes(
         return made or narrow_winograd(weight, bias, padding, dilation)
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
-    return made or winograd(weight, bias, padding, dilation)
+    narrow = narrow_winograd if n_pieces == TWO and has_narrow_scheme(weight) else winograd
+    return made or narrow(weight, bias, padding, dilation) or winograd(weight, bias, padding, dilation)
 
 
 def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from dlgenome.attribution.kernels import rows_apart, rows_of
 from dlgenome.attribution.vectors.instructions import PLACES
-from dlgenome.attribution.vectors.matrices import products_with, rounded_to_pairs
+from dlgenome.attribution.vectors.matrices import products_with
 from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.vectors.processor import has_narrow_vectors
-from dlgenome.attribution.vectors.tower_kernels import OF_WEIGHTS
+from dlgenome.attribution.vectors.tower_tiles import OF_WEIGHTS
 from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
 
 _TILES = 200
@@ -38,7 +38,7 @@ _COMBINING = 50
 WORTH_IT = 0.9
 """Share of the plain convolution's time from which on that is taken."""
 _NARROW_WORTH_IT = 0.55
-"""The same in bfloat16, of which the library multiplies twice as many at once."""
+"""The same where sixteen bits will do: of bfloat16 the library multiplies twice as many at once."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ _FOUR_OUTPUTS = _Scheme(
 class Winograd:
     """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory.
 
-    A ``narrow`` one, of three weights, rounds what it multiplies to bfloat16. Values suit that take at most
-    such a share of the plain convolution's time.
+    A ``narrow`` one, of three weights, multiplies whole numbers of sixteen bits. Values suit that
+    take at most such a share of the plain convolution's time.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Winograd:
                 rows, self._channels, lot, self._padding, self._scheme.of_inputs, inputs,
                 combined.shape[1], seen,
             )  # fmt: skip
-            self._multiply(rounded_to_pairs(combined) if self._narrow else combined, products)
+            self._multiply(combined, products)
             gather(
                 outputs, room, products.shape[2], self._scheme.of_products, lot, self._bias, spare,
                 everywhere, apart, made.shape[2], self._outputs, onto,
@@ -219,18 +219,23 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
 
 
 def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
-    """The same with products of bfloat16 numbers, for kernels of three; for wider ones with all digits.
+    """The same with products of whole numbers, for kernels of three; for wider ones with all digits.
 
     None where the library is faster with bfloat16. The combinations of wider kernels would round too much.
     """
     if not has_narrow_vectors() or cost_of_place(weight) == math.inf:
         return None
     outputs, channels, _, width = weight.shape
-    narrow, scheme = width == _TWO_OUTPUTS.n_weights and channels % 2 == 0, _scheme_for(width)
+    narrow, scheme = has_narrow_scheme(weight), _scheme_for(width)
     cost = scheme.cost_of_tile(outputs, channels, width, narrow=narrow) / scheme.n_outputs
     if cost > _NARROW_WORTH_IT * weight.numel():
         return None
     return Winograd(weight, bias, padding, dilation, narrow=narrow, at_most=_NARROW_WORTH_IT)
+
+
+def has_narrow_scheme(weight: Tensor) -> bool:
+    """Whether the combinations for weights (outputs, channels, 1, width) round little."""
+    return int(weight.shape[3]) == _TWO_OUTPUTS.n_weights
 
 
 def cost_of_place(weight: Tensor) -> float:

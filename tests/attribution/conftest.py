@@ -247,9 +247,9 @@ def with_vectors() -> None:
 
 @pytest.fixture
 def with_narrow_vectors() -> None:
-    """Only on one that multiplies bfloat16 numbers in such vectors, too."""
+    """Only on one that multiplies whole numbers of sixteen bits in such vectors, too."""
     if not has_narrow_vectors():
-        pytest.skip("the processor has no vectors of bfloat16 numbers")
+        pytest.skip("the processor has no vectors of whole numbers")
 
 
 @pytest.fixture

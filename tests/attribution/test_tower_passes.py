@@ -154,7 +154,7 @@ def test_values_are_those_of_the_layers(case: Case, narrow: bool) -> None:
     example = Example(replace(case, narrow=narrow))
     made, (last, records) = example.made(), example.expected()
     for own, exact in zip([made.last, *made.records], [last, *records], strict=True):
-        assert error(own, exact) < (1e-4 if narrow else 2e-6)
+        assert error(own, exact) < (1e-3 if narrow else 2e-6)
 
 
 @narrow_or_not
@@ -167,13 +167,13 @@ def test_multipliers_are_those_of_the_layers(case: Case, narrow: bool) -> None:
 
 @pytest.mark.usefixtures("with_narrow_vectors")
 @by_case
-def test_narrow_ones_round_multipliers_to_bfloat16(case: Case) -> None:
+def test_narrow_ones_round_multipliers(case: Case) -> None:
     example = Example(replace(case, narrow=True))
     made = example.made()
-    assert error(made.back, example.expected_back(made.records)) > 2e-4
+    assert error(made.back, example.expected_back(made.records)) > 1e-5
 
 
-def test_without_vectors_of_bfloat16_narrow_ones_round_no_more_than_others(
+def test_without_vectors_of_whole_numbers_narrow_ones_round_no_more_than_others(
     registers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if registers == "tiles":

@@ -107,7 +107,7 @@ def _passes(rule: Tower, weights: Sequence[Tensor], biases: Sequence[Tensor | No
     bias = torch.cat([torch.zeros(channels) if bias is None else bias for bias in biases])
     if has_tiles():
         return tiled_tower(rule.layers, weights, bias, (there, back))
-    return vector_tower(rule.layers, weights, bias, narrow_back=back == ONE and has_narrow_vectors())
+    return vector_tower(rule.layers, weights, bias, narrow=back == ONE and has_narrow_vectors())
 
 
 def _rows(value: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ memory and read again. It lies in a record, one layer after the other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from dlgenome.attribution.tiles.instructions import (
@@ -26,6 +28,7 @@ from dlgenome.attribution.tiles.kernels import (
     take_apart,
 )
 from dlgenome.attribution.vectors.layers import (
+    Integers,
     Layers,
     copied,
     layer_back,
@@ -52,9 +55,19 @@ _SLAB = 256
 """Places that are worked on at once: going from tiles to other instructions and back takes its time."""
 
 
+class Weights(NamedTuple):
+    """Of all layers, in pieces."""
+
+    numbers: Pieces
+    first: Integers
+    """Where those of each layer begin."""
+    n_pieces: int
+    """Of bfloat16 that stand for a weight, or for a value."""
+
+
 @compiled
 def forward_rows(
-    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Pieces, bias: Numbers,
+    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Weights, bias: Numbers,
     record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The last h of rows of the first, (rows, positions * channels), and the record of each row.
@@ -67,24 +80,24 @@ def forward_rows(
     length, n_layers = values.shape[1] // channels, layers.width.size
     room, groups = length + 3 * SIDE, n_groups(channels)
     h, sums = zeros(values.shape[1]), zeros(groups * _SLAB * SIDE)
-    pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
+    pieces = no_pieces(groups * weights.n_pieces * room * SIDE)
     for row in range(len(values)):
         copied(values[row], of_relu, h)
         seen = length
         for number in range(n_layers):
             width, start, padding = layers.width[number], layers.start[number], layers.padding[number]
-            shape = _shape(channels, layers, number, padding)
-            _clear_after(pieces, groups * layers.n_pieces, room, seen)
+            shape = _shape(channels, layers, number, padding, weights.n_pieces)
+            _clear_after(pieces, groups * weights.n_pieces, room, seen)
             layer_bias = bias[number * channels : (number + 1) * channels]
-            c, weight = record[row, layers.record[number] :], layers.weight[number]
+            c, weight = record[row, layers.record[number] :], weights.first[number]
             ready, ahead = 0, shape.dilation * (shape.width - 1) - padding
             for place in range(0, width, _SLAB):
                 end = min(width, place + _SLAB)
                 # just before it is used, and written over: then it is in the nearest cache
                 wanted = max(ready, min(seen, end + ahead))
-                take_apart(h, ready, wanted, channels, layers.n_pieces, pieces, room)
+                take_apart(h, ready, wanted, channels, weights.n_pieces, pieces, room)
                 ready = wanted
-                sum_up(pieces, room, place, end, seen, shape, weights, weight, sums, _SLAB)
+                sum_up(pieces, room, place, end, seen, shape, weights.numbers, weight, sums, _SLAB)
                 _add_relu(sums, layer_bias, h, start, place, end, c)
             seen = width
         out[row] = h[: seen * channels]
@@ -94,7 +107,7 @@ def forward_rows(
 @compiled
 def backward_rows(
     own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
-    weights: Pieces, first_own: Numbers, first_others: Numbers, out: Numbers,
+    weights: Weights, first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
@@ -107,20 +120,20 @@ def backward_rows(
     length, n_layers = out.shape[1] // channels, layers.width.size
     room, groups = length + 3 * SIDE, n_groups(channels)
     sums = zeros(groups * _SLAB * SIDE)
-    pieces = no_pieces(groups * layers.n_pieces * room * SIDE)
+    pieces = no_pieces(groups * weights.n_pieces * room * SIDE)
     for pair in range(len(records)):
         m = out[pair]
         put_among_zeros(multipliers[pair], at * channels, m)
         first = layers.start.sum()
         for number in range(n_layers - 1, -1, -1):
             width, seen, base, padding = layer_back(layers, number, length, first)
-            shape = _shape(channels, layers, number, padding)
+            shape = _shape(channels, layers, number, padding, weights.n_pieces)
             x = part_of(own, layers, number, channels)
             r = part_of(records[pair], layers, number, channels)
-            _clear_after(pieces, groups * layers.n_pieces, room, width)
+            _clear_after(pieces, groups * weights.n_pieces, room, width)
             _layer_back(
-                x, r, m, first, base, seen, layers.padding[number], shape, weights, layers.weight[number],
-                pieces, room, sums,
+                x, r, m, first, base, seen, layers.padding[number], shape, weights.numbers,
+                weights.first[number], pieces, room, sums,
             )  # fmt: skip
             first = base
         if first_own.size > 0:
@@ -146,9 +159,9 @@ def _layer_back(
 
 
 @compiled
-def _shape(channels: int, layers: Layers, number: int, padding: int) -> Shape:
+def _shape(channels: int, layers: Layers, number: int, padding: int, n_pieces: int) -> Shape:
     taps, dilation = layers.taps[number], layers.dilation[number]
-    return Shape(channels, channels, taps, padding, dilation, layers.n_pieces, n_groups(channels))
+    return Shape(channels, channels, taps, padding, dilation, n_pieces, n_groups(channels))
 
 
 @compiled

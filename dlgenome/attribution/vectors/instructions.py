@@ -1,8 +1,8 @@
 """Sums of products that stay in the processor's registers while they grow, for compiled functions.
 
-Of 32 registers, 24 hold sums: six places by four vectors of outputs. Each number of a value is multiplied
-with four vectors of weights, each vector of weights with six numbers, so that the processor multiplies twice
-in every cycle and reads not even once.
+Of 32 registers, 24 hold sums: six places by four vectors of outputs. Each number of a value, or each pair, is
+multiplied with four vectors of weights, each vector of weights with six numbers, so that the processor
+multiplies twice in every cycle and reads not even once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numba import types
 from numba.core import cgutils
 
 from dlgenome.attribution.vectors.numbers import (
-    BFLOATS,
     FLOATS,
     LANES,
     call,
@@ -30,7 +29,8 @@ PLACES = 6
 """That are summed up at once."""
 PANEL = 4
 """Vectors of outputs, at most."""
-_WHOLE = ir.IntType(64)
+_WHOLE, _WORD = ir.IntType(64), ir.IntType(32)
+_WORDS = ir.VectorType(_WORD, LANES)
 
 
 def panel_of_sums(n_vectors: int) -> Any:
@@ -38,41 +38,46 @@ def panel_of_sums(n_vectors: int) -> Any:
 
     @in_llvm
     def panel(
-        typing: Any, values: Any, value: Any, apart: Any, n_places: Any, taps: Any, tap_apart: Any,
-        channels: Any, weights: Any, weight: Any, sums: Any, place: Any, sums_apart: Any, onto: Any,
+        typing: Any, values: Any, value: Any, apart: Any, steps: Any, step: Any, n_places: Any, channels: Any,
+        weights: Any, weight: Any, of_outputs: Any, of_output: Any, sums: Any, place: Any, sums_apart: Any,
+        onto: Any,
     ) -> Any:  # fmt: skip
-        """Put the sums over taps and channels at ``place``, or add them to what is there.
+        """Put the sums over channels at ``place``, or add them to what is there.
 
-        Values and weights are both float32 numbers, or both pairs of bfloat16, so half as many channels.
-        Values of places begin at ``value``, each ``apart`` numbers from the next, those of sums
-        ``sums_apart``; weights are (taps, channels, outputs) from ``weight`` on, and the place that a tap
-        sees is ``tap_apart`` numbers after that of the tap before. Six places at a time, so up to five more
-        than asked for. What is there is added last: so many numbers one by one would round more than these
-        and those apart.
+        Values and weights are both float32 numbers, or both whole numbers of sixteen bits, an even number of
+        channels of them, with a step of each place and one of each output. Values of places begin at
+        ``value``, each ``apart`` numbers from the next, those of sums ``sums_apart``. Six places at a time,
+        so up to five more than asked for. What is there is added last: so many numbers one by one would round
+        more than these and those apart.
         """
         signature = types.void(
-            values, value, apart, n_places, taps, tap_apart, channels, weights, weight, sums, place,
-            sums_apart, onto,
+            values, value, apart, steps, step, n_places, channels, weights, weight, of_outputs, of_output,
+            sums, place, sums_apart, onto,
         )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            values, value, apart, n_places, taps, tap_apart, channels = arguments[:7]
-            weights, weight, sums, place, sums_apart, onto = arguments[7:]
-            kinds = signature.args
-            seen = place_in(context, builder, kinds[0], values, value)
-            used = place_in(context, builder, kinds[7], weights, weight)
-            made = place_in(context, builder, kinds[9], sums, place)
-            block = _Block(builder, n_vectors, _holds_pairs(kinds[0]))
-            steps = _whole(0), n_places, _whole(PLACES)
-            with cgutils.for_range_slice(builder, *steps, intp=_WHOLE) as (at, _):
-                rows = builder.gep(seen, [builder.mul(at, apart)])
-                there = builder.gep(made, [builder.mul(at, sums_apart)])
+            values, value, apart, steps, step, n_places, channels = arguments[:7]
+            weights, weight, of_outputs, of_output, sums, place, sums_apart, onto = arguments[7:]
+            kinds, in_pairs = signature.args, signature.args[0].dtype == types.int16
+
+            def begin(kind: int, array: Any, number: Any) -> Any:
+                pointer = place_in(context, builder, kinds[kind], array, number)
+                return builder.bitcast(pointer, _WORD.as_pointer()) if in_pairs else pointer
+
+            if in_pairs:
+                apart, channels = (builder.lshr(number, _whole(1)) for number in (apart, channels))
+            seen, used = begin(0, values, value), begin(7, weights, weight)
+            made = place_in(context, builder, kinds[11], sums, place)
+            of_rows = place_in(context, builder, kinds[3], steps, step)
+            of_columns = place_in(context, builder, kinds[9], of_outputs, of_output)
+            block = _Block(builder, n_vectors, in_pairs)
+            turns = _whole(0), n_places, _whole(PLACES)
+            with cgutils.for_range_slice(builder, *turns, intp=_WHOLE) as (at, _):
                 block.clear()
-                with cgutils.for_range(builder, taps, intp=_WHOLE) as tap:
-                    looks = builder.gep(rows, [builder.mul(tap.index, tap_apart)])
-                    passed = builder.mul(builder.mul(tap.index, channels), _whole(n_vectors * LANES))
-                    block.add_products(looks, apart, builder.gep(used, [passed]), channels)
-                block.put(there, sums_apart, onto)
+                block.add_products(builder.gep(seen, [builder.mul(at, apart)]), apart, used, channels)
+                if in_pairs:
+                    block.in_steps(builder.gep(of_rows, [at]), of_columns)
+                block.put(builder.gep(made, [builder.mul(at, sums_apart)]), sums_apart, onto)
             return context.get_dummy_value()
 
         return signature, generate
@@ -97,6 +102,20 @@ class _Block:
         with cgutils.for_range(builder, channels, intp=_WHOLE) as loop:
             self._add_channel(rows, weights, loop.index, channels)
 
+    def in_steps(self, of_rows: Any, of_columns: Any) -> None:
+        """Make sums of whole numbers, each times the step of its place and that of its output."""
+        builder = self._builder
+        columns = [
+            vector_at(builder, builder.gep(of_columns, [_whole(number * LANES)]))
+            for number in range(self._n_vectors)
+        ]
+        for place in range(PLACES):
+            row = number_everywhere(builder, builder.gep(of_rows, [_whole(place)]))
+            for number, column in enumerate(columns):
+                total = self._sums[place * self._n_vectors + number]
+                whole = builder.sitofp(builder.bitcast(builder.load(total), _WORDS), FLOATS)
+                builder.store(builder.fmul(builder.fmul(whole, column), row), total)
+
     def put(self, sums: Any, apart: Any, onto: Any) -> None:
         builder, pointers = self._builder, self._places(sums, apart)
         with builder.if_then(onto):
@@ -119,7 +138,7 @@ class _Block:
             vector_at(builder, builder.gep(used, [_whole(number * LANES)]))
             for number in range(self._n_vectors)
         ]
-        # those of the channels or the tap after these: a processor does not see that far by itself
+        # those of the channels after these: a processor does not see that far by itself
         ahead = builder.gep(used, [builder.mul(channels, _whole(self._n_vectors * LANES))])
         for number in range(self._n_vectors):
             prefetch(builder, builder.gep(ahead, [_whole(number * LANES)]))
@@ -132,13 +151,9 @@ class _Block:
     def _product(self, first: Any, second: Any, added: Any) -> Any:
         if not self._in_pairs:
             return call(self._builder, f"llvm.fma.v{LANES}f32", FLOATS, first, second, added)
-        pairs = [self._builder.bitcast(vector, BFLOATS) for vector in (first, second)]
-        return call(self._builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, added, *pairs)
-
-
-def _holds_pairs(array: Any) -> bool:
-    """Whether an array, by its type, holds pairs of bfloat16 numbers and not float32 ones."""
-    return bool(array.dtype == types.uint32)
+        total, *pairs = (self._builder.bitcast(vector, _WORDS) for vector in (added, first, second))
+        made = call(self._builder, "llvm.x86.avx512.vpdpwssd.512", _WORDS, total, *pairs)
+        return self._builder.bitcast(made, FLOATS)
 
 
 def _variable(builder: Any) -> Any:

@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,8 +34,6 @@ class Layer:
 class Layers(NamedTuple):
     """A number for each layer; positions are of h, of which a layer may have fewer than the one before."""
 
-    n_pieces: int
-    """Of bfloat16 that stand for a value or weight on this way, with tiles."""
     width: Integers
     """Positions that it makes."""
     start: Integers
@@ -44,8 +41,6 @@ class Layers(NamedTuple):
     padding: Integers
     dilation: Integers
     taps: Integers
-    weight: Integers
-    """Where its weights begin."""
     record: Integers
     """Where its c begins in a record."""
 
@@ -55,9 +50,8 @@ class Way(NamedTuple):
 
     run: Callable[..., None]
     """The compiled pass."""
-    packed: Callable[[Tensor], Tensor]
-    """Weights (channels, channels, taps) as the pass wants them."""
-    n_pieces: int = 1
+    laid_out: Callable[[Sequence[Tensor]], Any]
+    """Weights (channels, channels, taps) of all layers, as the pass wants them."""
 
 
 class TowerPasses:
@@ -69,43 +63,39 @@ class TowerPasses:
     def __init__(
         self, layers: Sequence[Layer], weights: Sequence[Tensor], bias: Tensor, there: Way, back: Way
     ) -> None:
-        self._channels, self._bias, self._ways = len(weights[0]), as_array(bias), (there, back)
-        turned = [weight.flip(2).transpose(0, 1) for weight in weights]
-        self._there = self._laid_out(layers, [there.packed(weight) for weight in weights], there.n_pieces)
-        self._back = self._laid_out(layers, [back.packed(weight) for weight in turned], back.n_pieces)
-
-    def _laid_out(
-        self, layers: Sequence[Layer], packed: Sequence[Tensor], n_pieces: int
-    ) -> tuple[Layers, Any]:
-        """The layers on one way, and their packed weights one after the other."""
-        numbers = Layers(
-            n_pieces=n_pieces,
+        self._channels, self._bias, self._run, self._run_back = (
+            len(weights[0]),
+            as_array(bias),
+            there.run,
+            back.run,
+        )
+        self._layers = Layers(
             width=np.array([layer.width for layer in layers]),
             start=np.array([layer.start for layer in layers]),
             padding=np.array([layer.padding for layer in layers]),
             dilation=np.array([layer.dilation for layer in layers]),
             taps=np.array([layer.taps for layer in layers]),
-            weight=_begins([len(part) for part in packed]),
-            record=_begins([layer.width * self._channels for layer in layers]),
+            record=begins([layer.width * self._channels for layer in layers]),
         )
-        return numbers, as_array(torch.cat(list(packed)))
+        self._weights = there.laid_out(weights)
+        self._turned = back.laid_out([weight.flip(2).transpose(0, 1) for weight in weights])
 
     def forward(self, values: Any, of_relu: bool, records: Any, out: Any) -> None:
         """The last h of each row, and its record."""
-        layers, weights = self._there
-        self._ways[0].run(values, of_relu, layers, self._channels, weights, self._bias, records, out)
+        self._run(values, of_relu, self._layers, self._channels, self._weights, self._bias, records, out)
 
     def backward(
         self, own: Any, records: Any, multipliers: Any, at: int, first_own: Any, first_others: Any, out: Any
     ) -> None:
         """Multipliers of the first h of the pairs of one sequence."""
-        layers, weights = self._back
-        self._ways[1].run(
-            own, records, multipliers, at, layers, self._channels, weights, first_own, first_others, out
-        )
+        self._run_back(
+            own, records, multipliers, at, self._layers, self._channels, self._turned, first_own,
+            first_others, out,
+        )  # fmt: skip
 
 
-def _begins(sizes: Sequence[int]) -> Integers:
+def begins(sizes: Sequence[int]) -> Integers:
+    """Where each of several begins that follow one another."""
     return np.array([0, *accumulate(sizes[:-1])])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +13,11 @@ from dlgenome.attribution.kernels import as_array, in_threads
 from dlgenome.attribution.vectors.instructions import PANEL, PLACES
 from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.vectors.processor import has_vectors
-from dlgenome.attribution.vectors.products import multiply, multiply_all
+from dlgenome.attribution.vectors.products import Factor, multiply_all
+from dlgenome.attribution.vectors.shorts import multiply_all_shortened, shortened_columns
+
+NONE = torch.empty(0)
+"""Steps, where numbers are float32."""
 
 
 class Products(Protocol):
@@ -29,31 +34,48 @@ class Products(Protocol):
 def products_with(weights: Tensor, *, narrow: bool = False) -> Products:
     """The products with weights (matrices, channels, outputs), outputs whole vectors, the faster way.
 
-    Narrow ones are of pairs of bfloat16 numbers, as :func:`rounded_to_pairs` makes them of values.
+    Narrow ones are of whole numbers of sixteen bits, which the processor must have vectors of.
     """
-    if narrow:
-        return _ByVectors(in_pairs(weights))
-    return _ByVectors(weights) if has_vectors() else _ByLibrary(weights)
+    return _ByVectors(weights, narrow=narrow) if narrow or has_vectors() else _ByLibrary(weights)
 
 
 class _ByVectors:
-    def __init__(self, weights: Tensor) -> None:
-        self._count, self._channels, self._outputs = weights.shape
-        self._weights = as_array(in_panels(weights).flatten())
+    def __init__(self, weights: Tensor, *, narrow: bool) -> None:
+        self._count, self.channels, self.outputs = weights.shape
+        self._multiply = multiply_all_shortened if narrow else multiply_all
+        self._weights = factor(weights.unsqueeze(1), narrow=narrow)
 
     def __call__(self, values: Tensor, sums: Tensor, *, onto: bool) -> None:
         assert values.shape[1] == sums.shape[1]
-        assert values.shape[1] % PLACES == 0
-        assert (values.stride(1), sums.stride(1)) == (self._channels, self._outputs)
-        seen, made = _flat(values), _flat(sums)
+        assert (values.stride(1), sums.stride(1)) == (self.channels, self.outputs)
+        seen, made, n_places = _flat(values), _flat(sums), values.shape[1]
+        in_threads(
+            lambda first, last: self._run(
+                seen, values.stride(0), n_places, made, sums.stride(0), first, last, onto=onto
+            ),
+            self._count,
+        )
+
+    def of_rows(self, rows: Tensor, sums: Tensor) -> None:
+        """Put the products of rows (rows, channels) with the first matrix into sums (rows, outputs)."""
+        seen, made = _flat(rows), _flat(sums)
 
         def work(first: int, last: int) -> None:
-            multiply_all(
-                seen, values.stride(0), values.shape[1], self._channels, self._weights, self._outputs,
-                made, sums.stride(0), first, last, onto,
-            )  # fmt: skip
+            begin, count = PLACES * first, PLACES * (last - first)
+            values, put = seen[begin * self.channels :], made[begin * self.outputs :]
+            self._run(values, 0, count, put, 0, 0, 1, onto=False)
 
-        in_threads(work, self._count)
+        in_threads(work, len(rows) // PLACES)
+
+    def _run(
+        self, values: Any, apart: int, n_places: int, sums: Any, sums_apart: int, first: int, last: int, *,
+        onto: bool,
+    ) -> None:  # fmt: skip
+        assert n_places % PLACES == 0
+        self._multiply(
+            values, apart, n_places, self.channels, self._weights, self.outputs, sums, sums_apart, first,
+            last, onto,
+        )  # fmt: skip
 
 
 class _ByLibrary:
@@ -71,61 +93,41 @@ class _ByLibrary:
 class RowProducts:
     """Products of rows (rows, channels) with weights (channels, outputs), by vectors.
 
-    Narrow ones are of numbers rounded to bfloat16.
+    Narrow ones are of whole numbers of sixteen bits.
     """
 
     def __init__(self, weights: Tensor, *, narrow: bool = False) -> None:
-        channels, self._outputs = weights.shape
-        self._odd = channels % 2 if narrow else 0
-        filled = F.pad(weights, (0, -self._outputs % LANES, 0, self._odd)).unsqueeze(0)
-        laid_out = in_pairs(filled) if narrow else filled
-        self._narrow, (_, self._channels, self._columns) = narrow, laid_out.shape
-        self._panels = as_array(in_panels(laid_out).flatten())
+        self._outputs = weights.shape[1]
+        filled = F.pad(weights, (0, -self._outputs % LANES))
+        self._products = _ByVectors(filled.unsqueeze(0), narrow=narrow)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, outputs), each row by the same steps wherever it stands."""
         assert rows.dtype is torch.float32
         assert rows.is_contiguous()
-        if self._narrow:
-            rows = rounded_to_pairs(F.pad(rows, (0, self._odd)))
         whole = len(rows) - len(rows) % PLACES
-        made = torch.empty(whole + PLACES, self._columns)
+        made = torch.empty(whole + PLACES, self._products.outputs)
         if whole > 0:
-            self._multiply(rows[:whole], made)
+            self._products.of_rows(rows[:whole], made)
         if whole < len(rows):
-            rest = torch.zeros(PLACES, self._channels, dtype=rows.dtype)
+            rest = torch.zeros(PLACES, self._products.channels)
             rest[: len(rows) - whole] = rows[whole:]
-            self._multiply(rest, made[whole:])
+            self._products.of_rows(rest, made[whole:])
         return made[: len(rows), : self._outputs].contiguous()
 
-    def _multiply(self, rows: Tensor, made: Tensor) -> None:
-        seen, sums, channels, columns = _flat(rows), _flat(made), self._channels, self._columns
 
-        def work(first: int, last: int) -> None:
-            value, place, count = PLACES * first * channels, PLACES * first * columns, PLACES * (last - first)
-            multiply(seen, value, channels, count, channels, self._panels, 0, columns, sums, place, False)
-
-        in_threads(work, len(rows) // PLACES)
+def factor(weights: Tensor, *, narrow: bool) -> Factor:
+    """Weights (parts, matrices, channels, outputs) as vectors multiply them, perhaps as whole numbers."""
+    numbers, steps, scales = shortened_columns(weights) if narrow else (weights, NONE, NONE)
+    panels = as_array(in_panels(numbers.flatten(0, 1)).flatten())
+    whole = panels.view(np.int16) if narrow else panels
+    return Factor(whole, as_array(steps.flatten()), as_array(scales.flatten()))
 
 
 def in_panels(weights: Tensor) -> Tensor:
     """Weights (matrices, channels, outputs) as (matrices, panels of outputs, channels, outputs of one)."""
     panels = torch.split(weights, PANEL * LANES, dim=2)
     return torch.cat([panel.flatten(1) for panel in panels], dim=1).contiguous()
-
-
-def in_pairs(weights: Tensor) -> Tensor:
-    """Weights (matrices, channels, outputs) as (matrices, pairs of channels, outputs), rounded to bfloat16.
-
-    A pair is a number of 32 bits, with the first channel in the lower half.
-    """
-    rounded = weights.bfloat16().view(torch.uint16).to(torch.int64)
-    return (rounded[:, 0::2] | rounded[:, 1::2] << 16).to(torch.uint32)
-
-
-def rounded_to_pairs(values: Tensor) -> Tensor:
-    """Values of an even number of channels, which come last, as pairs of bfloat16 numbers."""
-    return values.bfloat16().view(torch.uint16).view(torch.uint32)
 
 
 def _flat(value: Tensor) -> Any:

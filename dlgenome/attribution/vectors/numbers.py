@@ -60,11 +60,11 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, FLOATS)  # type: ignore[no-untyped-call]
 
 
-def call(builder: Any, name: str, made: Any, *arguments: Any) -> Any:
-    """Call a function that LLVM or the processor has, for intrinsics."""
+def call(builder: Any, name: str, made: Any, *arguments: Any, may: tuple[str, ...] = ()) -> Any:
+    """Call a function that LLVM or the processor has, which may take such liberties, for intrinsics."""
     kind = ir.FunctionType(made, [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-    return builder.call(function, arguments)
+    return builder.call(function, arguments, fastmath=may)
 
 
 def place_in(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:

@@ -21,8 +21,8 @@ def has_vectors() -> bool:
 
 @cache
 def has_narrow_vectors() -> bool:
-    """Whether they may also multiply bfloat16 numbers in pairs."""
-    return compiles_for("+avx512f", "+avx512bw", "+avx512bf16")
+    """Whether they may also multiply pairs of whole numbers of sixteen bits."""
+    return compiles_for("+avx512f", "+avx512bw", "+avx512vnni")
 
 
 def compiles_for(*features: str) -> bool:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dlgenome.attribution.vectors.layers import Layer, TowerPasses, Way
-from dlgenome.attribution.vectors.matrices import in_pairs, in_panels
-from dlgenome.attribution.vectors.narrow_tower import narrow_backward_rows
-from dlgenome.attribution.vectors.tower_kernels import OF_WEIGHTS, backward_rows, forward_rows
+from dlgenome.attribution.vectors.matrices import factor
+from dlgenome.attribution.vectors.products import Factor
+from dlgenome.attribution.vectors.tower_kernels import backward_rows, forward_rows
+from dlgenome.attribution.vectors.tower_tiles import OF_WEIGHTS
 
 TAPS = 3
 """Of every layer."""
 
 
 def vector_tower(
-    layers: Sequence[Layer], weights: Sequence[Tensor], bias: Tensor, *, narrow_back: bool
+    layers: Sequence[Layer], weights: Sequence[Tensor], bias: Tensor, *, narrow: bool
 ) -> TowerPasses:
-    """Its passes; on the way back weights and multipliers may be rounded to bfloat16."""
-    back = Way(narrow_backward_rows, _in_pairs) if narrow_back else Way(backward_rows, _combined)
-    return TowerPasses(layers, weights, bias, Way(forward_rows, _combined), back)
+    """Its passes; narrow ones are of whole numbers of sixteen bits, both ways."""
+    laid_out = partial(_laid_out, narrow=narrow)
+    return TowerPasses(layers, weights, bias, Way(forward_rows, laid_out), Way(backward_rows, laid_out))
 
 
-def _combined(weight: Tensor) -> Tensor:
-    """Weights combined for the four products of a tile, in panels."""
-    combined = torch.einsum("pt,oct->pco", torch.from_numpy(OF_WEIGHTS), weight.double())
-    return in_panels(combined.float()).flatten()
-
-
-def _in_pairs(weight: Tensor) -> Tensor:
-    """Weights rounded to bfloat16: (panels of outputs, taps, pairs of channels, outputs of one)."""
-    taps = in_pairs(weight.permute(2, 1, 0))
-    return in_panels(taps.flatten(0, 1).unsqueeze(0)).flatten()
+def _laid_out(weights: Sequence[Tensor], *, narrow: bool) -> Factor:
+    """Weights of all layers, combined for the four products of a tile, in panels."""
+    layers, points = torch.stack(list(weights)).double(), torch.from_numpy(OF_WEIGHTS)
+    combined = torch.einsum("pt,loct->lpco", points, layers).float()
+    return factor(combined, narrow=narrow)

@@ -3,9 +3,6 @@
 A layer is ``c = convolution(h)``, then ``h + max(c, 0)``. All layers of one row follow one another, so that
 h, and its multiplier on the way back, stay in the cache; only c of every layer is written to memory and read
 again. It lies in a record, one layer after the other.
-
-Kernels of three weights make two outputs, ``dilation`` places apart, of four products (minimal filtering,
-see :mod:`dlgenome.attribution.winograd`), some tiles of two outputs at a time.
 """
 
 from __future__ import annotations
@@ -34,23 +31,26 @@ from dlgenome.attribution.vectors.numbers import (
     store,
     zeros,
 )
-from dlgenome.attribution.vectors.products import multiply
+from dlgenome.attribution.vectors.products import Factor
 from dlgenome.attribution.vectors.secants import times_slopes
+from dlgenome.attribution.vectors.tower_tiles import (
+    LOOKS,
+    TILES,
+    Tiles,
+    multiply_tiles,
+    n_tiles,
+    place_of,
+    room_for_tiles,
+)
 from dlgenome.compiled import compiled
 
-POINTS, _LOOKS = 4, 4
-"""Products of a tile, and places that it looks at."""
-OF_WEIGHTS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]])
-"""Factors that combine the three weights for each product."""
-_TILES = 48
-"""That are worked on at once, in the nearest caches."""
 _ZERO = np.float32(0)
 _GROUP = 2 * LANES
 
 
 @compiled
 def forward_rows(
-    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Numbers, bias: Numbers,
+    values: Numbers, of_relu: bool, layers: Layers, channels: int, weights: Factor, bias: Numbers,
     record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The last h of rows of the first, (rows, positions * channels), and the record of each row.
@@ -59,7 +59,7 @@ def forward_rows(
     """
     size, n_layers = values.shape[1], layers.width.size
     h, made = zeros(size + channels), zeros(size + channels)
-    combined, products = zeros(POINTS * _TILES * channels), zeros(POINTS * _TILES * channels)
+    tiles = room_for_tiles(channels, weights)
     for row in range(len(values)):
         copied(values[row], of_relu, h)
         seen = size // channels
@@ -67,11 +67,13 @@ def forward_rows(
             dilation, width = layers.dilation[number], layers.width[number]
             c, start = record[row, layers.record[number] :], layers.start[number]
             layer_bias = bias[number * channels : (number + 1) * channels]
-            for tile in range(0, _n_tiles(width, dilation), _TILES):
-                count = min(_TILES, _n_tiles(width, dilation) - tile)
-                _combine(h, seen, size, tile, count, layers.padding[number], dilation, channels, combined)
-                _multiply(combined, count, channels, weights, layers.weight[number], products)
-                _add_relu(products, tile, count, width, dilation, layer_bias, h, start, c, made)
+            for tile in range(0, n_tiles(width, dilation), TILES):
+                count = min(TILES, n_tiles(width, dilation) - tile)
+                multiply_tiles(
+                    h, seen, size, tile, count, layers.padding[number], dilation, channels, weights, number,
+                    tiles,
+                )  # fmt: skip
+                _add_relu(tiles, count, width, dilation, layer_bias, h, start, c, made)
             h, made = made, h
             seen = width
         out[row] = h[: seen * channels]
@@ -80,7 +82,7 @@ def forward_rows(
 @compiled
 def backward_rows(
     own: Numbers, records: Numbers, multipliers: Numbers, at: int, layers: Layers, channels: int,
-    weights: Numbers, first_own: Numbers, first_others: Numbers, out: Numbers,
+    weights: Factor, first_own: Numbers, first_others: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Multipliers of the first h, (pairs, positions * channels), from those of the last, which begin ``at``.
 
@@ -89,7 +91,7 @@ def backward_rows(
     """
     size, n_layers = out.shape[1], layers.width.size
     of_c = zeros(size + channels)
-    combined, products = zeros(POINTS * _TILES * channels), zeros(POINTS * _TILES * channels)
+    tiles = room_for_tiles(channels, weights)
     for pair in range(len(records)):
         m = out[pair]
         put_among_zeros(multipliers[pair], at * channels, m)
@@ -99,69 +101,20 @@ def backward_rows(
             x = part_of(own, layers, number, channels)
             r = part_of(records[pair], layers, number, channels)
             ready, dilation = 0, layers.dilation[number]
-            for tile in range(0, _n_tiles(seen, dilation), _TILES):
-                count = min(_TILES, _n_tiles(seen, dilation) - tile)
+            for tile in range(0, n_tiles(seen, dilation), TILES):
+                count = min(TILES, n_tiles(seen, dilation) - tile)
                 # the multipliers that are still to be read are not added to yet
-                wanted = _place(tile + count - 1, dilation) + (_LOOKS - 1) * dilation - padding + 1
+                wanted = place_of(tile + count - 1, dilation) + (LOOKS - 1) * dilation - padding + 1
                 wanted = max(ready, min(width, wanted))
                 _slopes(x, r, m, first, ready, wanted, channels, of_c)
                 ready = wanted
-                _combine(of_c, width, size, tile, count, padding, dilation, channels, combined)
-                _multiply(combined, count, channels, weights, layers.weight[number], products)
-                _add(products, tile, count, seen, dilation, m, base, channels)
+                multiply_tiles(
+                    of_c, width, size, tile, count, padding, dilation, channels, weights, number, tiles
+                )
+                _add(tiles, count, seen, dilation, m, base, channels)
             first = base
         if first_own.size > 0:
             times_slopes(first_own, first_others[pair], m)
-
-
-@compiled
-def _n_tiles(width: int, dilation: int) -> int:
-    """Tiles that hold so many places; the second output of some of the last is beyond them."""
-    return dilation * (width // (2 * dilation)) + min(width % (2 * dilation), dilation)
-
-
-@compiled
-def _place(tile: int, dilation: int) -> int:
-    """The first output of a tile."""
-    return 2 * dilation * (tile // dilation) + tile % dilation
-
-
-@compiled
-def _combine(
-    row: Numbers, length: int, nothing: int, tile: int, count: int, padding: int, dilation: int,
-    channels: int, combined: Numbers,
-) -> None:  # fmt: skip
-    """What tiles look at, combined for the products; ``nothing`` is where there are zeros in the row."""
-    apart = _TILES * channels
-    for number in range(count):
-        place = _place(tile + number, dilation) - padding
-        a = place * channels if 0 <= place < length else nothing
-        place += dilation
-        b = place * channels if 0 <= place < length else nothing
-        place += dilation
-        c = place * channels if 0 <= place < length else nothing
-        place += dilation
-        d = place * channels if 0 <= place < length else nothing
-        for channel in range(0, channels, LANES):
-            at = number * channels + channel
-            first, second = load(row, a + channel), load(row, b + channel)
-            third, fourth = load(row, c + channel), load(row, d + channel)
-            store(combined, at, minus(first, third))
-            store(combined, at + apart, plus(second, third))
-            store(combined, at + 2 * apart, minus(third, second))
-            store(combined, at + 3 * apart, minus(second, fourth))
-
-
-@compiled
-def _multiply(
-    combined: Numbers, count: int, channels: int, weights: Numbers, weight: int, products: Numbers
-) -> None:
-    for point in range(POINTS):
-        at = point * _TILES * channels
-        multiply(
-            combined, at, channels, count, channels, weights, weight + point * channels * channels, channels,
-            products, at, False,
-        )  # fmt: skip
 
 
 @compiled
@@ -174,13 +127,14 @@ def _outputs(products: Numbers, at: int, apart: int) -> Any:
 
 @compiled
 def _add_relu(
-    products: Numbers, tile: int, count: int, width: int, dilation: int, bias: Numbers, h: Numbers,
-    start: int, record: Numbers, out: Numbers,
+    tiles: Tiles, count: int, width: int, dilation: int, bias: Numbers, h: Numbers, start: int,
+    record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The outputs of some tiles: c into the record, and h of the next layer."""
-    channels, apart = bias.size, _TILES * bias.size
+    channels, apart = bias.size, TILES * bias.size
+    outputs, products = tiles.outputs, tiles.products
     for number in range(count):
-        place = _place(tile + number, dilation)
+        place = outputs[number]
         for channel in range(0, channels, _GROUP):
             at = number * channels + channel
             low, next_low = _outputs(products, at, apart)
@@ -205,13 +159,11 @@ def _layer(
 
 
 @compiled
-def _add(
-    products: Numbers, tile: int, count: int, width: int, dilation: int, m: Numbers, base: int, channels: int
-) -> None:
+def _add(tiles: Tiles, count: int, width: int, dilation: int, m: Numbers, base: int, channels: int) -> None:
     """Add the outputs of some tiles to multipliers."""
-    apart = _TILES * channels
+    apart, outputs, products = TILES * channels, tiles.outputs, tiles.products
     for number in range(count):
-        place = _place(tile + number, dilation)
+        place = outputs[number]
         to, beyond = (base + place) * channels, place + dilation >= width
         for channel in range(0, channels, LANES):
             here, there = _outputs(products, number * channels + channel, apart)

@@ -98,11 +98,11 @@ narrow = partial(Winograd, narrow=True)
 
 @narrow_ones
 @pytest.mark.parametrize("case", NARROW, indirect=True, ids=str)
-def test_narrow_ones_round_what_they_multiply_to_bfloat16(case: Any) -> None:
-    case.check_values(narrow, 2e-2)
-    case.check_onto(narrow, 2e-2)
+def test_narrow_ones_round_what_they_multiply_to_whole_numbers(case: Any) -> None:
+    case.check_values(narrow, 2e-3)
+    case.check_onto(narrow, 2e-3)
     own, _ = case.rounding(narrow)
-    assert 2**-10 < own < 2**-7
+    assert 2**-16 < own < 2**-12
 
 
 @narrow_ones
@@ -114,8 +114,8 @@ def test_a_row_gets_the_same_bits_wherever_it_lies_in_narrow_ones(case: Any) -> 
 @narrow_ones
 def test_narrow_ones_are_taken_where_they_are_faster(either_way: str) -> None:
     """Wider ones with all digits: a float32 value is nearer to what they are than bfloat16 comes."""
-    taken = [WORTH_IT, (200, 300, 11), (480, 320, 8)]
-    left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (512, 512, 1), (512, 512, 2), (512, 511, 3)]
+    taken = [WORTH_IT, (512, 511, 3), (200, 300, 11), (480, 320, 8)]
+    left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (512, 512, 1), (512, 512, 2)]
     for outputs, channels, width in [*taken, *left]:
         weight, value = torch.randn(outputs, channels, 1, width), torch.randn(1, channels, 1, 200)
         made = narrow_winograd(weight, None, 0, 1)
@@ -126,7 +126,7 @@ def test_narrow_ones_are_taken_where_they_are_faster(either_way: str) -> None:
         if made is not None:
             expected = torch.nn.functional.conv2d(value.double(), weight.double())
             error = float((made(value).double() - expected).norm() / expected.norm())
-            assert 2**-10 < error < 2**-7 if width == 3 else error < 1e-5
+            assert 2**-16 < error < 2**-12 if width == 3 else error < 1e-5
     weight = torch.zeros(*WORTH_IT[:2], 1, WORTH_IT[2])
     assert narrow_winograd(weight.double(), None, 0, 1) is None
     assert narrow_winograd(weight.view(512, 512, 3, 1), None, 0, 1) is None

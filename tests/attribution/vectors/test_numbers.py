@@ -26,9 +26,13 @@ from dlgenome.attribution.vectors.numbers import (
     store,
     zeros,
 )
+from dlgenome.attribution.vectors.processor import compiles_for
 
 pytestmark = pytest.mark.usefixtures("with_vectors")
-narrow = pytest.mark.usefixtures("with_narrow_vectors")
+with_bfloat16 = pytest.mark.skipif(
+    not compiles_for("+avx512f", "+avx512bw", "+avx512bf16"),
+    reason="the processor has no vectors of bfloat16",
+)
 Floats = NDArray[np.float32]
 ODD = np.array(
     [0, -0.0, 1, -1, np.nan, np.inf, -np.inf, 3e38, 1e-38, -2.5, 7, 0.1, 1e-5, -1e10, 2, 3], np.float32
@@ -153,7 +157,7 @@ def numbers_and_ties(digits: int, largest: int) -> Floats:
     return values
 
 
-@narrow
+@with_bfloat16
 def test_what_is_put_short_is_the_nearest_bfloat16() -> None:
     values = np.concatenate([numbers_and_ties(8, 20), ODD, OTHER])
 
@@ -175,7 +179,7 @@ def _put_all(values: Any, first: Any, kept: Any) -> None:
         numbers.put_short(kept, first + at, load(values, at), load(values, at + LANES))
 
 
-@narrow
+@with_bfloat16
 @pytest.mark.parametrize("first", [0, 2, 32, 70])
 def test_two_vectors_are_put_among_pairs_as_the_nearest_bfloat16(first: int) -> None:
     """The first of two neighbours is the lower half: in memory they follow one another."""

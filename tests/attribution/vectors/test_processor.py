@@ -33,7 +33,7 @@ def test_they_are_found_where_the_system_names_them() -> None:
         pytest.skip("the system does not say what numba compiles for")
     known = set(Path("/proc/cpuinfo").read_text().split())
     assert has_vectors() == ("avx512f" in known)
-    assert has_narrow_vectors() == ({"avx512f", "avx512bw", "avx512_bf16"} <= known)
+    assert has_narrow_vectors() == ({"avx512f", "avx512bw", "avx512_vnni"} <= known)
 
 
 def without(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,8 @@ def test_not_where_numba_compiles_for_another_processor(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("with_narrow_vectors", "asked_anew")
-@pytest.mark.parametrize("missing", ["+avx512bw", "+avx512bf16"])
-def test_without_bfloat16_they_are_of_float32_alone(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["+avx512bw", "+avx512vnni"])
+def test_without_shorts_they_are_of_float32_alone(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     without(missing, monkeypatch)
     assert has_vectors()
     assert not has_narrow_vectors()
