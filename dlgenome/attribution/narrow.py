@@ -2,9 +2,10 @@
 
 A rounded value costs more than a rounded multiplier: near its kink a ReLU has another slope then, and a
 maximum chooses another of near equals. Of values, and of the weights that they meet, sixteen binary digits
-count at least (on CUDA the eleven of tf32), of multipliers the eight of bfloat16. Products are added up in
-float32; what a library makes of bfloat16 is rounded to it. Dense layers round only multipliers, and only
-where the processor's own vectors multiply them.
+count (on CUDA the eleven of tf32), of multipliers the eight of bfloat16. Products are added up in float32;
+what a library makes of bfloat16 is rounded to it. Where the processor multiplies vectors of whole numbers,
+both are such numbers of sixteen bits, in steps of each row, which keep some twelve digits of a product. Dense
+layers round only multipliers, and only there.
 """
 
 from __future__ import annotations

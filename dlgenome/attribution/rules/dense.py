@@ -20,7 +20,7 @@ _FEWEST = 16
 class Dense(Linear):
     """Fully connected layer ``x W^T + b``.
 
-    A ``narrow`` one may round multipliers, and the weights that they meet, to bfloat16.
+    A ``narrow`` one may round multipliers, and the weights that they meet, to whole numbers of sixteen bits.
     """
 
     title = "linear (dense)"
