@@ -99,13 +99,15 @@ def _by_own_passes(
     if not _is_along_width(weight, geometry):
         return None
     padding, dilation = geometry.padding[1], geometry.dilation[1]
+    made: OwnPasses | None
     if n_pieces == ONE:
         made = tiled(weight, bias, padding, dilation, n_pieces, at_most=_ONE_PIECE_WORTH_IT * weight.numel())
         return made or narrow_winograd(weight, bias, padding, dilation)
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
-    narrow = narrow_winograd if n_pieces == TWO and has_narrow_scheme(weight) else winograd
-    return made or narrow(weight, bias, padding, dilation) or winograd(weight, bias, padding, dilation)
+    if made is None and n_pieces == TWO and has_narrow_scheme(weight):
+        made = narrow_winograd(weight, bias, padding, dilation)
+    return made or winograd(weight, bias, padding, dilation)
 
 
 def _is_along_width(weight: Tensor, geometry: Geometry) -> bool:

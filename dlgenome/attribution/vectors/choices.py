@@ -6,26 +6,22 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import models, register_model
 
-from dlgenome.attribution.vectors.numbers import FLOATS, LANES, VECTOR, call, in_llvm, place_in
+from dlgenome.attribution.vectors.numbers import (
+    FLOATS,
+    LANES,
+    VECTOR,
+    call,
+    in_llvm,
+    place_in,
+    register_of,
+)
 
 _INT = ir.IntType(32)
 _WORDS, _TRUTHS = ir.VectorType(_INT, LANES), ir.VectorType(ir.IntType(1), LANES)
 
 
-class _TruthsType(types.Type):
-    def __init__(self) -> None:
-        super().__init__("truths")
-
-
-_CHOICE = _TruthsType()
-
-
-@register_model(_TruthsType)
-class _TruthsModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _TRUTHS)  # type: ignore[no-untyped-call]
+_CHOICE = register_of("truths", _TRUTHS)
 
 
 @in_llvm

@@ -46,18 +46,26 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
 
 
-class _VectorType(types.Type):
-    def __init__(self) -> None:
-        super().__init__("vector")
+_CONTENTS: dict[str, Any] = {}
 
 
-VECTOR = _VectorType()
+class _RegisterType(types.Type):
+    """What a register holds, by a name: numba writes types to its cache, and LLVM's are not for that."""
 
 
-@register_model(_VectorType)
-class _VectorModel(models.PrimitiveModel):
+@register_model(_RegisterType)
+class _RegisterModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, FLOATS)  # type: ignore[no-untyped-call]
+        super().__init__(manager, kind, _CONTENTS[kind.name])  # type: ignore[no-untyped-call]
+
+
+def register_of(name: str, content: Any) -> Any:
+    """The type of numba's for what LLVM has a type for."""
+    _CONTENTS[name] = content
+    return _RegisterType(name)
+
+
+VECTOR = register_of("vector", FLOATS)
 
 
 def call(builder: Any, name: str, made: Any, *arguments: Any, may: tuple[str, ...] = ()) -> Any:

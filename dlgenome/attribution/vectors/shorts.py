@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from llvmlite import ir
 from numba import types
-from numba.extending import models, register_model
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from dlgenome.attribution.vectors.numbers import (
     at_least,
     call,
     in_llvm,
-    over,
+    register_of,
     size_of,
     store,
     times,
@@ -63,19 +62,8 @@ def holds_shorts(typing: Any, array: Any) -> Any:
     return types.boolean(array), lambda *_: ir.Constant(ir.IntType(1), int(answer))
 
 
-class _WholeType(types.Type):
-    def __init__(self) -> None:
-        super().__init__("whole")
-
-
-WHOLE = _WholeType()
+WHOLE = register_of("whole", _SHORTS)
 """Thirty-two whole numbers of sixteen bits."""
-
-
-@register_model(_WholeType)
-class _WholeModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _SHORTS)  # type: ignore[no-untyped-call]
 
 
 @in_llvm
@@ -119,7 +107,7 @@ def sum_of(typing: Any, vector: Any) -> Any:
 
 
 @in_llvm
-def _largest_of(typing: Any, vector: Any) -> Any:
+def _top_of(typing: Any, vector: Any) -> Any:
     """The largest of the sixteen numbers, where all are numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -135,7 +123,7 @@ def is_ordinary(squares: Any) -> bool:
 
 
 @compiled
-def length(values: Numbers, at: int, count: int, scales: Numbers, scale: int) -> Any:
+def _length(values: Numbers, at: int, count: int, scales: Numbers, scale: int) -> Any:
     """Of so many numbers, times their scales, as a vector; of the longest part that is summed up at once."""
     found = _squares(values, at, count, scales, scale, _ONE)
     if is_ordinary(found):
@@ -150,7 +138,7 @@ def largest_of(values: Numbers, at: int, count: int, scales: Numbers, scale: int
     largest = all_of(LEAST)
     for number in range(0, count, LANES):
         largest = at_least(largest, size_of(_scaled(values, at, number, count, scales, scale)))
-    return _largest_of(largest)
+    return _top_of(largest)
 
 
 @compiled
@@ -162,11 +150,11 @@ def unit_for(largest: Any) -> Any:
 @compiled
 def _squares(values: Numbers, at: int, count: int, scales: Numbers, scale: int, unit: Any) -> Any:
     """The largest sum of squares, in squares of a unit; no number where one is none."""
-    most, all_squares, units = _ZERO, _ZERO, all_of(unit)
+    most, all_squares, finer = _ZERO, _ZERO, all_of(_ONE / unit)
     for begin in range(0, count, AT_ONCE):
         squares, end = all_of(_ZERO), min(count, begin + AT_ONCE)
         for number in range(begin, end, LANES):
-            some = over(_scaled(values, at, number, count, scales, scale), units)
+            some = times(_scaled(values, at, number, count, scales, scale), finer)
             squares = times_plus(some, some, squares)
         of_part = sum_of(squares)
         most, all_squares = max(most, of_part), all_squares + of_part
@@ -192,7 +180,7 @@ def shorten(
     room = channels + -channels % GROUP
     for row in range(n_rows):
         begin = at + row * channels
-        steps[step + row] = length(values, begin, channels, scales, scale) / LONGEST
+        steps[step + row] = _length(values, begin, channels, scales, scale) / LONGEST
         finer = all_of(_ONE / steps[step + row])
         for number in range(0, channels, GROUP):
             low = _scaled(values, begin, number, channels, scales, scale)
@@ -223,17 +211,20 @@ def shortened_columns(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     They are (parts, matrices, pairs of channels, outputs), of 32 bits with the first channel in the lower
     half; channels are filled up with zeros. Steps are (parts, matrices, outputs). Each channel is divided by
-    a scale, (parts, channels), the same in all matrices of a part: values, which are to be multiplied with
-    it, have by then the size of what they add to outputs, whatever the channel's own.
+    the length of its weights, in all matrices of a part: values that are multiplied with it have the size of
+    what they add to outputs, whatever the channel's own. Scales, (parts, channels), are these lengths as
+    shares of the longest, so that none is too large for what it meets; the longest is part of the steps.
     """
     filled = F.pad(weights, (0, 0, 0, -weights.shape[2] % GROUP)).double()
-    scales = filled.norm(dim=(1, 3))
-    even = filled / scales.where(scales > 0, 1)[:, None, :, None]
+    of_channels = filled.norm(dim=(1, 3))
+    longest = of_channels.amax(1, keepdim=True)
+    longest = longest.where(longest != 0, 1)
+    even = filled / of_channels.where(of_channels != 0, 1)[:, None, :, None]
     by_part = F.pad(even, (0, 0, 0, -even.shape[2] % AT_ONCE)).view(
         *even.shape[:2], -1, AT_ONCE, even.shape[3]
     )
-    longest, largest = by_part.norm(dim=3).amax(2), even.abs().amax(2)
-    steps = torch.maximum(longest / _LONGEST_COLUMN, largest / _LARGEST).float().clamp(min=1e-30)
+    lengths, largest = by_part.norm(dim=3).amax(2), even.abs().amax(2)
+    steps = torch.maximum(lengths / _LONGEST_COLUMN, largest / _LARGEST).clamp(min=1e-30)
     numbers = (even / steps.unsqueeze(2)).round().to(torch.int64) & 0xFFFF
     pairs = (numbers[:, :, 0::2] | numbers[:, :, 1::2] << 16).to(torch.uint32).view(torch.int32)
-    return pairs, steps, scales.float()
+    return pairs, (steps * longest.unsqueeze(2)).float(), (of_channels / longest).float()

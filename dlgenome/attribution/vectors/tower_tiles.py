@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dlgenome.attribution.vectors.layers import Integers
 from dlgenome.attribution.vectors.numbers import (
     LANES,
     Numbers,
@@ -47,7 +47,6 @@ OF_WEIGHTS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2],
 TILES = 48
 """That are worked on at once, in the nearest caches."""
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
-Integers = NDArray[np.int64]
 
 
 class Tiles(NamedTuple):

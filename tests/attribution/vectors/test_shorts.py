@@ -51,11 +51,12 @@ def test_columns_are_the_nearest_multiples_of_their_steps(channels: int) -> None
     assert pairs.shape == (2, 3, room // 2, 16)
     whole = pairs.view(torch.int16).view(*pairs.shape, 2).transpose(3, 4).flatten(2, 3)
     assert not whole[:, :, channels:].any()
-    torch.testing.assert_close(scales[:, :channels], weights.norm(dim=(1, 3)))
+    lengths = weights.norm(dim=(1, 3))
+    torch.testing.assert_close(scales[:, :channels], lengths / lengths.amax(1, keepdim=True))
     exact = weights.double() / scales[:, None, :channels, None].double() / steps.unsqueeze(2).double()
     assert (whole[:, :, :channels] - exact).abs().max() < 0.51
-    lengths = torch.stack([part.double().norm(dim=2) for part in torch.split(whole, 128, dim=2)])
-    assert lengths.max() < 2**16
+    parts = torch.split(whole, 128, dim=2)
+    assert max(part.double().norm(dim=2).max() for part in parts) < 2**16
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -107,6 +108,24 @@ def test_what_is_not_finite_stays_in_its_row_and_does_not_vanish(bad: float, cha
     assert (made[0, 4] == 0).all()
     others = [0, 1, 3, 5]
     assert torch.equal(made[0, others], expected[0, others])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_weights_of_a_channel_without_values_may_have_any_size(size: float) -> None:
+    torch.manual_seed(7)
+    values, weights = 1e-3 * torch.randn(1, 6, 70), torch.randn(1, 70, 16)
+    values[:, :, 5] = 0
+    exact = values.double() @ weights.double()
+    weights[:, 5] *= size
+    assert (made_of(values, weights) - exact).norm() < 5e-4 * exact.norm()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
+def test_weights_may_be_of_any_size(size: float) -> None:
+    torch.manual_seed(8)
+    values, weights = torch.randn(1, 6, 70), torch.randn(1, 70, 16)
+    exact = values.double() @ (size * weights).double()
+    assert (made_of(values, size * weights) - exact).norm() < 5e-4 * exact.norm()
 
 
 def test_weights_of_zero_make_zeros() -> None:
