@@ -20,8 +20,8 @@ from dlgenome.attribution.tiles.kernels import ALL, ONE, TWO
 from dlgenome.attribution.winograd import (
     WORTH_IT,
     cost_of_place,
-    has_narrow_scheme,
     narrow_winograd,
+    rounds_little,
     winograd,
 )
 
@@ -105,7 +105,7 @@ def _by_own_passes(
         return made or narrow_winograd(weight, bias, padding, dilation)
     fewest = min(WORTH_IT * weight.numel(), cost_of_place(weight))
     made = tiled(weight, bias, padding, dilation, n_pieces, at_most=fewest)
-    if made is None and n_pieces == TWO and has_narrow_scheme(weight):
+    if made is None and n_pieces == TWO and rounds_little(weight):
         made = narrow_winograd(weight, bias, padding, dilation)
     return made or winograd(weight, bias, padding, dilation)
 

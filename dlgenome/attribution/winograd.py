@@ -1,35 +1,32 @@
-"""Convolutions with fewer multiplications: minimal filtering (Winograd 1980; Lavin and Gray 2015).
+"""Convolutions with fewer multiplications: minimal filtering (see `minimal_filtering.py`).
 
-Four outputs of a kernel of four weights look at seven inputs. As the product of two polynomials, evaluated at
-seven points, they take seven products instead of sixteen: combinations of the inputs, times combinations of
-the weights that are made once, combined to the outputs. With channels every product is one of matrices. A
-wider kernel is a sum of kernels of four, whose products add up before they are combined; what the second four
+Four outputs of a kernel of four weights take seven products of combinations instead of sixteen. A wider
+kernel is a sum of kernels of four, whose products add up before they are combined; what the second four
 weights of four outputs look at is what the first four of the next four outputs do.
 
 So many at once round four times as much as a sum of so many numbers must. The library adds up all of a wide
 kernel one by one and is hardly better. Kernels of three take two outputs at once, from four products instead
-of six, which round as the library does. An output is combined of what its whole tile looks at: where it is
-exactly zero otherwise, a rounding error may be left.
+of six, which round as the library does; of whole numbers of sixteen bits, which are rounded anyway, four
+outputs from six. An output is combined of what its whole tile looks at: where it is exactly zero otherwise, a
+rounding error may be left.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlgenome.attribution.kernels import rows_apart, rows_of
+from dlgenome.attribution.minimal_filtering import FOUR_OF_FOUR, FOUR_OF_THREE, TWO_OF_THREE, Scheme
 from dlgenome.attribution.vectors.instructions import PLACES
 from dlgenome.attribution.vectors.matrices import products_with
 from dlgenome.attribution.vectors.numbers import LANES
 from dlgenome.attribution.vectors.processor import has_narrow_vectors
-from dlgenome.attribution.vectors.tower_tiles import OF_WEIGHTS
-from dlgenome.attribution.winograd_kernels import PIECE, Lot, Numbers, gather, spread
+from dlgenome.attribution.winograd_kernels import PIECE, Lot, gather, spread
 
 _TILES = 200
 """Tiles at once, at most: enough for fast products of matrices, few enough for the cache."""
@@ -41,93 +38,18 @@ _NARROW_WORTH_IT = 0.55
 """The same where sixteen bits will do: of bfloat16 the library multiplies twice as many at once."""
 
 
-@dataclass(frozen=True)
-class _Scheme:
-    """Factors of the combinations; the last point is infinity, where only the last weight counts."""
-
-    of_inputs: Numbers
-    """(points, inputs)."""
-    of_weights: NDArray[np.float64]
-    """(points, weights)."""
-    of_products: Numbers
-    """(outputs, points)."""
-
-    @property
-    def n_outputs(self) -> int:
-        return len(self.of_products)
-
-    @property
-    def n_weights(self) -> int:
-        return int(self.of_weights.shape[1])
-
-    @property
-    def n_points(self) -> int:
-        return len(self.of_inputs)
-
-    def cost_of_tile(self, outputs: int, channels: int, width: int, *, narrow: bool = False) -> int:
-        """Multiplications of a tile in float32, and what takes as long; narrow ones take half of it."""
-        whole, rest = divmod(width, self.n_weights)
-        products = (whole * self.n_points + (self.n_points - 1 if rest else 0)) * channels * outputs
-        return products // (2 if narrow else 1) + _COMBINING * self.n_points * (channels + outputs)
-
-    def n_tiles(self, size: int, dilation: int) -> int:
-        """Tiles that hold ``size`` outputs; some of the last look at fewer than all that a tile has."""
-        whole, rest = divmod(size, self.n_outputs * dilation)
-        return whole * dilation + min(rest, dilation)
-
-    def n_beyond(self, width: int, dilation: int) -> int:
-        """Tiles after the last that wider kernels look at."""
-        return (-(-width // self.n_weights) - 1) * dilation
-
-
-_TWO_OUTPUTS = _Scheme(
-    np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32),
-    OF_WEIGHTS,
-    np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32),
-)
-"""At 0, 1, -1 and infinity."""
-_FOUR_OUTPUTS = _Scheme(
-    np.array(
-        [
-            [2, -1, -10, 5, 8, -4, 0],
-            [0, -2, -1, 9, 4, -4, 0],
-            [0, 2, -3, -7, 12, -4, 0],
-            [0, 2, 3, -4, -3, 2, 0],
-            [0, -2, 5, 0, -5, 2, 0],
-            [0, 1, 0, -5, 0, 4, 0],
-            [0, -2, 1, 10, -5, -8, 4],
-        ],
-        np.float32,
-    ),
-    np.array(
-        [
-            [1 / 2, 0, 0, 0],
-            [1 / 6, 1 / 6, 1 / 6, 1 / 6],
-            [1 / 18, -1 / 18, 1 / 18, -1 / 18],
-            [8 / 9, 4 / 9, 2 / 9, 1 / 9],
-            [8 / 15, -4 / 15, 2 / 15, -1 / 15],
-            [1 / 90, 1 / 45, 2 / 45, 4 / 45],
-            [0, 0, 0, 1 / 4],
-        ]
-    ),
-    np.array(
-        [
-            [1, 1, 1, 1, 1, 1, 0],
-            [0, 1, -1, 1 / 2, -1 / 2, 2, 0],
-            [0, 1, 1, 1 / 4, 1 / 4, 4, 0],
-            [0, 1, -1, 1 / 8, -1 / 8, 8, 1],
-        ],
-        np.float32,
-    ),
-)
-"""At 0, 1, -1, 1/2, -1/2, 2 and infinity, which round least of those that were tried."""
+def _cost_of_tile(scheme: Scheme, outputs: int, channels: int, width: int, *, narrow: bool = False) -> int:
+    """Multiplications of a tile in float32, and what takes as long; narrow ones take half of it."""
+    whole, rest = divmod(width, scheme.n_weights)
+    products = (whole * scheme.n_points + (scheme.n_points - 1 if rest else 0)) * channels * outputs
+    return products // (2 if narrow else 1) + _COMBINING * scheme.n_points * (channels + outputs)
 
 
 class Winograd:
     """A convolution along the last axis, of stride 1; values and outputs are channels-last in memory.
 
-    A ``narrow`` one, of three weights, multiplies whole numbers of sixteen bits. Values suit that
-    take at most such a share of the plain convolution's time.
+    A ``narrow`` one multiplies whole numbers of sixteen bits. Values suit that take at most such a share of
+    the plain convolution's time.
     """
 
     def __init__(
@@ -136,7 +58,9 @@ class Winograd:
     ) -> None:  # fmt: skip
         self._outputs, self._channels, _, self._width = weight.shape
         self._padding, self._dilation, self._at_most = padding, dilation, at_most
-        self._scheme = _scheme_for(self._width)
+        self._scheme = _scheme_for(self._width, narrow=narrow)
+        self._of_inputs = self._scheme.of_inputs.astype(np.float32)
+        self._of_products = self._scheme.of_products.astype(np.float32)
         self._columns = self._outputs + -self._outputs % LANES
         groups = _combined_weights(weight, self._scheme)
         self._narrow, self._products = narrow, [products_with(points, narrow=narrow) for points in groups]
@@ -150,7 +74,7 @@ class Winograd:
         if value.dtype is not torch.float32 or size < 1:
             return False
         sizes = self._outputs, self._channels, self._width
-        a_tile = self._scheme.cost_of_tile(*sizes, narrow=self._narrow)
+        a_tile = _cost_of_tile(self._scheme, *sizes, narrow=self._narrow)
         n_tiles = self._scheme.n_tiles(size, self._dilation) + self._beyond
         return a_tile * n_tiles <= self._at_most * self._width * self._channels * self._outputs * size
 
@@ -175,12 +99,12 @@ class Winograd:
         seen = np.empty(self._scheme.n_points * max(PIECE, self._channels), np.float32)
         for lot in lots:
             spread(
-                rows, self._channels, lot, self._padding, self._scheme.of_inputs, inputs,
+                rows, self._channels, lot, self._padding, self._of_inputs, inputs,
                 combined.shape[1], seen,
             )  # fmt: skip
             self._multiply(combined, products)
             gather(
-                outputs, room, products.shape[2], self._scheme.of_products, lot, self._bias, spare,
+                outputs, room, products.shape[2], self._of_products, lot, self._bias, spare,
                 everywhere, apart, made.shape[2], self._outputs, onto,
             )  # fmt: skip
 
@@ -219,26 +143,18 @@ def winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -
 
 
 def narrow_winograd(weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Winograd | None:
-    """The same with products of whole numbers, for kernels of three; for wider ones with all digits.
-
-    None where the library is faster with bfloat16. The combinations of wider kernels would round too much.
-    """
-    if not has_narrow_vectors() or cost_of_place(weight) == math.inf:
+    """The same with products of whole numbers; None where the library is faster with bfloat16."""
+    if not has_narrow_vectors() or cost_of_place(weight, narrow=True) > _NARROW_WORTH_IT * weight.numel():
         return None
-    outputs, channels, _, width = weight.shape
-    narrow, scheme = has_narrow_scheme(weight), _scheme_for(width)
-    cost = scheme.cost_of_tile(outputs, channels, width, narrow=narrow) / scheme.n_outputs
-    if cost > _NARROW_WORTH_IT * weight.numel():
-        return None
-    return Winograd(weight, bias, padding, dilation, narrow=narrow, at_most=_NARROW_WORTH_IT)
+    return Winograd(weight, bias, padding, dilation, narrow=True, at_most=_NARROW_WORTH_IT)
 
 
-def has_narrow_scheme(weight: Tensor) -> bool:
-    """Whether the combinations for weights (outputs, channels, 1, width) round little."""
-    return int(weight.shape[3]) == _TWO_OUTPUTS.n_weights
+def rounds_little(weight: Tensor) -> bool:
+    """Whether narrow products will do for values: what chooses among near equals soon chooses otherwise."""
+    return int(weight.shape[3]) == FOUR_OF_THREE.n_weights
 
 
-def cost_of_place(weight: Tensor) -> float:
+def cost_of_place(weight: Tensor, *, narrow: bool = False) -> float:
     """Multiplications of a library in the time that a place takes, with all that is around the products.
 
     Infinitely many for weights of a kind that is not known.
@@ -246,8 +162,8 @@ def cost_of_place(weight: Tensor) -> float:
     outputs, channels, height, width = weight.shape
     if weight.device.type != "cpu" or weight.dtype is not torch.float32 or height != 1 or width < 3:
         return math.inf
-    scheme = _scheme_for(width)
-    return scheme.cost_of_tile(outputs, channels, width) / scheme.n_outputs
+    scheme = _scheme_for(width, narrow=narrow)
+    return _cost_of_tile(scheme, outputs, channels, width, narrow=narrow) / scheme.n_outputs
 
 
 def _whole_blocks(tiles: int) -> int:
@@ -255,11 +171,13 @@ def _whole_blocks(tiles: int) -> int:
     return tiles + -tiles % PLACES
 
 
-def _scheme_for(width: int) -> _Scheme:
-    return _TWO_OUTPUTS if width == _TWO_OUTPUTS.n_weights else _FOUR_OUTPUTS
+def _scheme_for(width: int, *, narrow: bool) -> Scheme:
+    if width > TWO_OF_THREE.n_weights:
+        return FOUR_OF_FOUR
+    return FOUR_OF_THREE if narrow else TWO_OF_THREE
 
 
-def _combined_weights(weight: Tensor, scheme: _Scheme) -> list[Tensor]:
+def _combined_weights(weight: Tensor, scheme: Scheme) -> list[Tensor]:
     """For every group of weights (points, channels, outputs), the outputs filled up with zeros.
 
     Of a group that is not whole there is nothing at infinity.

@@ -58,6 +58,15 @@ def _three(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: 
 
 
 @compiled
+def _four(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
+    p, q, r, s = by[0], by[1], by[2], by[3]
+    b, c, d = a + step, a + step + step, a + step + step + step
+    for number in range(size):
+        i = np.uint64(number)
+        out[o + i] = (p * of[a + i] + q * of[b + i]) + (r * of[c + i] + s * of[d + i])
+
+
+@compiled
 def _five(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size: int, by: Numbers) -> None:
     p, q, r, s, t = by[0], by[1], by[2], by[3], by[4]
     b, c, d = a + step, a + step + step, a + step + step + step
@@ -91,6 +100,8 @@ def _combine(out: Numbers, o: Offset, of: Numbers, a: Offset, step: Offset, size
         _two(out, o, of, a, step, size, factors)
     elif last - first == 3:
         _three(out, o, of, a, step, size, factors)
+    elif last - first == 4:
+        _four(out, o, of, a, step, size, factors)
     elif last - first == 5:
         _five(out, o, of, a, step, size, factors)
     else:

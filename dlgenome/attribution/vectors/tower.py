@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dlgenome.attribution.minimal_filtering import TWO_OF_THREE
 from dlgenome.attribution.vectors.layers import Layer, TowerPasses, Way
 from dlgenome.attribution.vectors.matrices import factor
 from dlgenome.attribution.vectors.products import Factor
 from dlgenome.attribution.vectors.tower_kernels import backward_rows, forward_rows
-from dlgenome.attribution.vectors.tower_tiles import OF_WEIGHTS
 
 TAPS = 3
 """Of every layer."""
@@ -28,6 +28,6 @@ def vector_tower(
 
 def _laid_out(weights: Sequence[Tensor], *, narrow: bool) -> Factor:
     """Weights of all layers, combined for the four products of a tile, in panels."""
-    layers, points = torch.stack(list(weights)).double(), torch.from_numpy(OF_WEIGHTS)
+    layers, points = torch.stack(list(weights)).double(), torch.from_numpy(TWO_OF_THREE.of_weights)
     combined = torch.einsum("pt,loct->lpco", points, layers).float()
     return factor(combined, narrow=narrow)

@@ -1,8 +1,7 @@
 """Tiles of two outputs, ``dilation`` places apart, and what they look at, compiled.
 
-Kernels of three weights make two outputs of four products (minimal filtering, see
-:mod:`dlgenome.attribution.winograd`) of what four places hold. Where weights are whole numbers of sixteen
-bits, so are these, in steps of each tile.
+Kernels of three weights make two outputs of four products (see `minimal_filtering.py`) of what four places
+hold. Where weights are whole numbers of sixteen bits, so are these, in steps of each tile.
 """
 
 from __future__ import annotations
@@ -42,8 +41,6 @@ from dlgenome.compiled import compiled, compiled_in_place
 
 POINTS, LOOKS = 4, 4
 """Products of a tile, and places that it looks at."""
-OF_WEIGHTS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]])
-"""Factors that combine the three weights for each product."""
 TILES = 48
 """That are worked on at once, in the nearest caches."""
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)

@@ -92,6 +92,10 @@ NARROW: list[Any] = [
     (64, 1700, 48, 3, 1, {"rows": 2}),
     (6, 61, 6, 3, 2, {"rows": 40}),
     (200, 120, 300, 3, 5, {"rows": 2}),
+    (9, 60, 20, 7, 3),
+    (9, 29, 20, 8, 7),
+    (8, 41, 3, 19, 9, 2),
+    (200, 53, 300, 11, {"rows": 19}),
 ]
 narrow = partial(Winograd, narrow=True)
 
@@ -102,19 +106,18 @@ def test_narrow_ones_round_what_they_multiply_to_whole_numbers(case: Any) -> Non
     case.check_values(narrow, 2e-3)
     case.check_onto(narrow, 2e-3)
     own, _ = case.rounding(narrow)
-    assert 2**-16 < own < 2**-12
+    assert 2**-16 < own < 2**-11
 
 
 @narrow_ones
-@pytest.mark.parametrize("case", [NARROW[3], NARROW[5], NARROW[7]], indirect=True, ids=str)
+@pytest.mark.parametrize("case", [NARROW[3], NARROW[5], NARROW[7], NARROW[12]], indirect=True, ids=str)
 def test_a_row_gets_the_same_bits_wherever_it_lies_in_narrow_ones(case: Any) -> None:
     case.check_order(narrow)
 
 
 @narrow_ones
 def test_narrow_ones_are_taken_where_they_are_faster(either_way: str) -> None:
-    """Wider ones with all digits: a float32 value is nearer to what they are than bfloat16 comes."""
-    taken = [WORTH_IT, (512, 511, 3), (200, 300, 11), (480, 320, 8)]
+    taken = [WORTH_IT, (512, 511, 3), (200, 200, 7), (200, 300, 11), (480, 320, 8)]
     left = [(16, 16, 3), (512, 4, 21), (4, 512, 21), (512, 512, 1), (512, 512, 2)]
     for outputs, channels, width in [*taken, *left]:
         weight, value = torch.randn(outputs, channels, 1, width), torch.randn(1, channels, 1, 200)
@@ -126,7 +129,7 @@ def test_narrow_ones_are_taken_where_they_are_faster(either_way: str) -> None:
         if made is not None:
             expected = torch.nn.functional.conv2d(value.double(), weight.double())
             error = float((made(value).double() - expected).norm() / expected.norm())
-            assert 2**-16 < error < 2**-12 if width == 3 else error < 1e-5
+            assert 2**-16 < error < 2**-11
     weight = torch.zeros(*WORTH_IT[:2], 1, WORTH_IT[2])
     assert narrow_winograd(weight.double(), None, 0, 1) is None
     assert narrow_winograd(weight.view(512, 512, 3, 1), None, 0, 1) is None
