@@ -205,6 +205,16 @@ def size_of(typing: Any, vector: Any) -> Any:
 
 
 @in_llvm
+def root(typing: Any, vector: Any) -> Any:
+    """The square roots."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, f"llvm.sqrt.v{LANES}f32", FLOATS, *arguments)
+
+    return VECTOR(vector), generate
+
+
+@in_llvm
 def about_one_over(typing: Any, vector: Any) -> Any:
     """Reciprocals to 14 binary digits (AVX-512)."""
 

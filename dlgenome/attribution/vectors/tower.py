@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dlgenome.attribution.minimal_filtering import TWO_OF_THREE
+from dlgenome.attribution.minimal_filtering import FOUR_OF_THREE, TWO_OF_THREE
 from dlgenome.attribution.vectors.layers import Layer, TowerPasses, Way
 from dlgenome.attribution.vectors.matrices import factor
 from dlgenome.attribution.vectors.products import Factor
@@ -27,7 +27,8 @@ def vector_tower(
 
 
 def _laid_out(weights: Sequence[Tensor], *, narrow: bool) -> Factor:
-    """Weights of all layers, combined for the four products of a tile, in panels."""
-    layers, points = torch.stack(list(weights)).double(), torch.from_numpy(TWO_OF_THREE.of_weights)
+    """Weights of all layers, combined for the products of a tile, in panels."""
+    scheme = FOUR_OF_THREE if narrow else TWO_OF_THREE
+    layers, points = torch.stack(list(weights)).double(), torch.from_numpy(scheme.of_weights)
     combined = torch.einsum("pt,loct->lpco", points, layers).float()
     return factor(combined, narrow=narrow)

@@ -25,7 +25,6 @@ from dlgenome.attribution.vectors.numbers import (
     all_of,
     at_least,
     load,
-    minus,
     plus,
     put_by,
     store,
@@ -33,14 +32,17 @@ from dlgenome.attribution.vectors.numbers import (
 )
 from dlgenome.attribution.vectors.products import Factor
 from dlgenome.attribution.vectors.secants import times_slopes
+from dlgenome.attribution.vectors.short_tiles import four_outputs
+from dlgenome.attribution.vectors.shorts import holds_shorts
 from dlgenome.attribution.vectors.tower_tiles import (
-    LOOKS,
     TILES,
     Tiles,
     multiply_tiles,
+    n_outputs,
     n_tiles,
     place_of,
     room_for_tiles,
+    two_outputs,
 )
 from dlgenome.compiled import compiled
 
@@ -60,6 +62,7 @@ def forward_rows(
     size, n_layers = values.shape[1], layers.width.size
     h, made = zeros(size + channels), zeros(size + channels)
     tiles = room_for_tiles(channels, weights)
+    at_once = n_outputs(tiles.combined)
     for row in range(len(values)):
         copied(values[row], of_relu, h)
         seen = size // channels
@@ -67,8 +70,9 @@ def forward_rows(
             dilation, width = layers.dilation[number], layers.width[number]
             c, start = record[row, layers.record[number] :], layers.start[number]
             layer_bias = bias[number * channels : (number + 1) * channels]
-            for tile in range(0, n_tiles(width, dilation), TILES):
-                count = min(TILES, n_tiles(width, dilation) - tile)
+            all_tiles = n_tiles(width, dilation, at_once)
+            for tile in range(0, all_tiles, TILES):
+                count = min(TILES, all_tiles - tile)
                 multiply_tiles(
                     h, seen, size, tile, count, layers.padding[number], dilation, channels, weights, number,
                     tiles,
@@ -92,6 +96,7 @@ def backward_rows(
     size, n_layers = out.shape[1], layers.width.size
     of_c = zeros(size + channels)
     tiles = room_for_tiles(channels, weights)
+    at_once = n_outputs(tiles.combined)
     for pair in range(len(records)):
         m = out[pair]
         put_among_zeros(multipliers[pair], at * channels, m)
@@ -101,10 +106,12 @@ def backward_rows(
             x = part_of(own, layers, number, channels)
             r = part_of(records[pair], layers, number, channels)
             ready, dilation = 0, layers.dilation[number]
-            for tile in range(0, n_tiles(seen, dilation), TILES):
-                count = min(TILES, n_tiles(seen, dilation) - tile)
+            all_tiles = n_tiles(seen, dilation, at_once)
+            for tile in range(0, all_tiles, TILES):
+                count = min(TILES, all_tiles - tile)
                 # the multipliers that are still to be read are not added to yet
-                wanted = place_of(tile + count - 1, dilation) + (LOOKS - 1) * dilation - padding + 1
+                last = place_of(tile + count - 1, dilation, at_once)
+                wanted = last + (at_once + 1) * dilation - padding + 1
                 wanted = max(ready, min(width, wanted))
                 _slopes(x, r, m, first, ready, wanted, channels, of_c)
                 ready = wanted
@@ -118,32 +125,39 @@ def backward_rows(
 
 
 @compiled
-def _outputs(products: Numbers, at: int, apart: int) -> Any:
-    """Both outputs of a tile, sixteen channels of each."""
-    second, third = load(products, at + apart), load(products, at + 2 * apart)
-    both, other = plus(second, third), minus(second, third)
-    return plus(load(products, at), both), minus(other, load(products, at + 3 * apart))
-
-
-@compiled
 def _add_relu(
     tiles: Tiles, count: int, width: int, dilation: int, bias: Numbers, h: Numbers, start: int,
     record: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """The outputs of some tiles: c into the record, and h of the next layer."""
-    channels, apart = bias.size, TILES * bias.size
-    outputs, products = tiles.outputs, tiles.products
+    channels, apart, step = bias.size, TILES * bias.size, dilation * bias.size
+    outputs, products, combined = tiles.outputs, tiles.products, tiles.combined
     for number in range(count):
         place = outputs[number]
+        n_inside = _n_inside(place, width, dilation)
         for channel in range(0, channels, _GROUP):
-            at = number * channels + channel
-            low, next_low = _outputs(products, at, apart)
-            high, next_high = _outputs(products, at + LANES, apart)
-            to = place * channels + channel
-            _layer(low, high, bias, channel, h, to + start * channels, record, to, out)
-            if place + dilation < width:
-                to += dilation * channels
-                _layer(next_low, next_high, bias, channel, h, to + start * channels, record, to, out)
+            at, to = number * channels + channel, place * channels + channel
+            seen = to + start * channels
+            if holds_shorts(combined):
+                low, high = four_outputs(products, at, apart), four_outputs(products, at + LANES, apart)
+                _layer(low[0], high[0], bias, channel, h, seen, record, to, out)
+                if n_inside > 1:
+                    _layer(low[1], high[1], bias, channel, h, seen + step, record, to + step, out)
+                if n_inside > 2:
+                    _layer(low[2], high[2], bias, channel, h, seen + 2 * step, record, to + 2 * step, out)
+                if n_inside > 3:
+                    _layer(low[3], high[3], bias, channel, h, seen + 3 * step, record, to + 3 * step, out)
+            else:
+                below, above = two_outputs(products, at, apart), two_outputs(products, at + LANES, apart)
+                _layer(below[0], above[0], bias, channel, h, seen, record, to, out)
+                if n_inside > 1:
+                    _layer(below[1], above[1], bias, channel, h, seen + step, record, to + step, out)
+
+
+@compiled
+def _n_inside(place: int, width: int, dilation: int) -> int:
+    """Outputs of a tile that are not beyond the last place, from its first on."""
+    return (width - place + dilation - 1) // dilation
 
 
 @compiled
@@ -161,17 +175,32 @@ def _layer(
 @compiled
 def _add(tiles: Tiles, count: int, width: int, dilation: int, m: Numbers, base: int, channels: int) -> None:
     """Add the outputs of some tiles to multipliers."""
-    apart, outputs, products = TILES * channels, tiles.outputs, tiles.products
+    apart, step = TILES * channels, dilation * channels
+    outputs, products, combined = tiles.outputs, tiles.products, tiles.combined
     for number in range(count):
         place = outputs[number]
-        to, beyond = (base + place) * channels, place + dilation >= width
+        n_inside = _n_inside(place, width, dilation)
         for channel in range(0, channels, LANES):
-            here, there = _outputs(products, number * channels + channel, apart)
-            at = to + channel
-            store(m, at, plus(load(m, at), here))
-            if not beyond:
-                at += dilation * channels
-                store(m, at, plus(load(m, at), there))
+            at, to = number * channels + channel, (base + place) * channels + channel
+            if holds_shorts(combined):
+                four = four_outputs(products, at, apart)
+                _add_to(m, to, four[0])
+                if n_inside > 1:
+                    _add_to(m, to + step, four[1])
+                if n_inside > 2:
+                    _add_to(m, to + 2 * step, four[2])
+                if n_inside > 3:
+                    _add_to(m, to + 3 * step, four[3])
+            else:
+                both = two_outputs(products, at, apart)
+                _add_to(m, to, both[0])
+                if n_inside > 1:
+                    _add_to(m, to + step, both[1])
+
+
+@compiled
+def _add_to(m: Numbers, at: int, vector: Any) -> None:
+    store(m, at, plus(load(m, at), vector))
 
 
 @compiled
