@@ -55,7 +55,9 @@ def test_a_disk_that_fills_up_ends_with_75_and_nothing_is_lost(
     first, second = (Path(f"{small}.{name}").read_text() for name in ("first", "second"))
     lines = done.stdout.split("\n")
     assert lines[0] == "first 75", first
-    assert "is full" in first
+    # while it scores, or when it is about to finish: the filler and the run are as fast as they are
+    assert "is full" in first or "free and this run needs" in first
+    assert "free some space" in first
     assert "run again with --resume" in first
     assert "Traceback" not in first
     assert "run.partial" in lines
